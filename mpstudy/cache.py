@@ -1,0 +1,73 @@
+"""Computed results by content: the same model, tokens, settings and code are never worked out twice.
+
+A key is the sha256 of everything that decides the result, the weights' bits included, so an entry can be trusted
+wherever it comes from and a killed run finds what it had finished.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from .files import replacing, write_atomically
+from .codebase import library_digest
+from .paths import cache_dir
+
+
+def folder() -> Path:
+    """Where computed results lie; ``MPSTUDY_COMPUTED`` moves it."""
+    return Path(os.environ.get("MPSTUDY_COMPUTED", cache_dir() / "computed"))
+
+
+def weights_digest(model) -> str:
+    """sha256 over names, shapes and bits of all parameters and buffers."""
+    total = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def tokens_digest(batches) -> str:
+    """sha256 over shapes and values of a tensor or a list of tensors."""
+    total = hashlib.sha256()
+    for batch in [batches] if isinstance(batches, torch.Tensor) else batches:
+        total.update(str(tuple(batch.shape)).encode() + batch.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def cached_json(kind: str, key: dict, module: str, compute: Callable[[], dict]) -> dict:
+    """The JSON-able result of ``compute``, kept under ``kind`` by ``key`` and the code that ``module`` depends on.
+
+    The result carries ``seconds``, what it took when it was computed.
+    """
+    path = _path(kind, key, module, ".json")
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    begin = time.perf_counter()
+    value = compute()
+    value |= {"seconds": time.perf_counter() - begin}
+    write_atomically(path, json.dumps(value))
+    return value
+
+
+def cached_file(kind: str, key: dict, module: str, cls, compute: Callable):
+    """The same for a value with ``save(path)``, ``cls.load(path)`` and ``meta``, such as :class:`mpstudy.scores.Scores`."""
+    path = _path(kind, key, module, ".safetensors")
+    if path.is_file():
+        return cls.load(path)
+    begin = time.perf_counter()
+    value = compute()
+    value.meta["seconds"] = time.perf_counter() - begin
+    with replacing(path) as partial:
+        value.save(partial)
+    return value
+
+
+def _path(kind: str, key: dict, module: str, suffix: str) -> Path:
+    content = json.dumps(key | {"code": library_digest(module), "torch": torch.__version__}, sort_keys=True)
+    return folder() / kind / (hashlib.sha256(content.encode()).hexdigest() + suffix)

@@ -1,0 +1,111 @@
+"""Pruned checkpoints: safetensors + JSON, never a pickle, never code from the checkpoint.
+
+A folder holds ``model.safetensors``, ``config.json`` (of the dense architecture), ``pruned.json`` (units per layer, sha256 of the
+weights, what was done) and, if given, the tokenizer. It loads back bit for bit.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from .errors import StudyError
+from .surgery import resize, unit_counts
+
+MARK = "pruned.json"
+WEIGHTS = "model.safetensors"
+FORMAT = 1
+
+
+def is_pruned(folder: str | Path) -> bool:
+    """Whether ``folder`` is a pruned checkpoint of this package."""
+    return (Path(folder) / MARK).is_file()
+
+
+def save_pruned(model, folder: str | Path, *, tokenizer=None, meta: dict | None = None) -> Path:
+    """Write ``model`` to ``folder``, which appears only when complete. An existing checkpoint there is replaced.
+
+    Raises :class:`StudyError` when the disk is too small or ``folder`` holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and not is_pruned(folder) and any(folder.iterdir()):
+        raise StudyError(f"{folder} exists and is not a pruned checkpoint; choose another folder")
+    state = _state_dict(model)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(folder.parent, sum(value.nbytes for value in state.values()))
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
+        staged = Path(scratch) / "model"
+        staged.mkdir()
+        model.config.save_pretrained(staged)
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.save_pretrained(staged)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staged)
+        save_file(state, str(staged / WEIGHTS), metadata={"format": "pt"})
+        facts = {"format": FORMAT, "units": unit_counts(model), "sha256": _sha256(staged / WEIGHTS), "meta": meta or {}}
+        (staged / MARK).write_text(json.dumps(facts, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(staged, folder)
+    return folder
+
+
+def load_pruned(folder: str | Path):
+    """Load a pruned checkpoint on the CPU in the dtype it was saved in, with strict keys.
+
+    Raises :class:`StudyError` for a truncated, changed or foreign checkpoint.
+    """
+    folder = Path(folder)
+    facts = read_facts(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise StudyError(f"{folder} is not a complete pruned checkpoint: {WEIGHTS} is missing")
+    if _sha256(folder / WEIGHTS) != facts["sha256"]:
+        raise StudyError(f"{folder / WEIGHTS} is truncated or changed: its sha256 is not the one in {MARK}")
+    try:
+        state = load_file(str(folder / WEIGHTS))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_config(config, dtype=next(iter(state.values())).dtype)
+        resize(model, facts["units"])
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy: {str(error).splitlines()[0]}") from error
+    tied = set(getattr(model, "all_tied_weights_keys", {}))
+    if unexpected or set(missing) - tied:
+        raise StudyError(f"{folder} does not fit its own config: {sorted(set(missing) - tied) + sorted(unexpected)}")
+    model.tie_weights()
+    return model.eval()
+
+
+def read_facts(folder: str | Path) -> dict:
+    """The contents of ``pruned.json``: format, units per layer, sha256, meta."""
+    try:
+        facts = json.loads((Path(folder) / MARK).read_text())
+        if facts["format"] != FORMAT or not {"units", "sha256"} <= facts.keys():
+            raise KeyError("format")
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy (no valid {MARK}: {error})") from error
+    return facts
+
+
+def _state_dict(model) -> dict[str, torch.Tensor]:
+    """Weights by name, each shared storage once (the output embedding of a tied model is left out)."""
+    tied = set(getattr(model, "all_tied_weights_keys", {})) if model.config.tie_word_embeddings else set()
+    return {name: value.contiguous().cpu() for name, value in model.state_dict().items() if name not in tied}
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed * 1.05 + 2**20:
+        raise StudyError(f"no space for a checkpoint in {folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,154 @@
+"""Checks of notebook parameters by their names, before any long work starts.
+
+The runner calls :func:`validate` on the parameters of every run of a profile before the first one begins. What the checks
+need (models' configs, corpora) is imported only for the parameters that are there.
+"""
+
+import math
+import re
+
+from .errors import StudyError, check_choice
+
+COUNTS = {
+    "samples",
+    "length",
+    "window",
+    "windows",
+    "task_items",
+    "train_rows",
+    "validation_rows",
+    "batch_size",
+    "epochs",
+    "cutoff",
+    "repeats",
+    "new_tokens",
+}
+
+
+def validate(parameters: dict) -> None:
+    """Raise :class:`StudyError` for the first parameter that cannot be used; names without a rule pass."""
+    for name, value in parameters.items():
+        if name in COUNTS and value < 1:
+            raise StudyError(f"{name} must be at least 1, not {value!r}")
+        if name in RULES:
+            RULES[name](value)
+    _check_recipe(parameters)
+    if "model" in parameters:
+        _check_model(parameters)
+    if {"corpora", "window"} <= parameters.keys():
+        _check_windows(parameters["corpora"], parameters["window"])
+
+
+def _each(check):
+    def check_all(values) -> None:
+        if not values:
+            raise StudyError("a list of names or numbers is empty")
+        if len(set(values)) != len(values):
+            raise StudyError(f"{values!r} names something twice")
+        for value in values:
+            check(value)
+
+    return check_all
+
+
+def _pruner(name) -> None:
+    from .pruners import PRUNERS
+
+    check_choice("pruner", name, PRUNERS)
+
+
+def _corpus(name, kind="text") -> None:
+    from .data import CORPORA
+
+    check_choice("corpus", name, {c for c, corpus in CORPORA.items() if corpus.kind == kind})
+
+
+def _perturbation(name) -> None:
+    from .perturb import PERTURBATIONS
+
+    check_choice("perturbation", name, PERTURBATIONS)
+
+
+def _task(name) -> None:
+    from .zeroshot_items import TASKS
+
+    check_choice("zero-shot task", name, TASKS)
+
+
+def _ratio(value) -> None:
+    from .plan import check_ratio
+
+    check_ratio(value)
+
+
+def _seed(value) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise StudyError(f"a seed must be a whole number >= 0, not {value!r}")
+
+
+def _rho(value) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise StudyError(f"rho must be finite and > 0, not {value!r}")
+
+
+def _eta(value) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise StudyError(f"eta must be finite and >= 0, not {value!r}")
+
+
+def _layers(value) -> None:
+    if not re.fullmatch(r"\d+(-\d+)?", value):
+        raise StudyError(f"layers {value!r} are not of the form '4-25' or '7'")
+
+
+RULES = {
+    "pruner": _pruner,
+    "pruners": _each(_pruner),
+    "perturbations": _each(_perturbation),
+    "calibration": _corpus,
+    "corpora": _each(_corpus),
+    "instructions": lambda name: _corpus(name, "instructions"),
+    "tasks": _each(_task),
+    "ratio": _ratio,
+    "ratios": _each(_ratio),
+    "seeds": _each(_seed),
+    "layers": _layers,
+    "rho": _rho,
+    "rhos": _each(_rho),
+    "eta": _eta,
+}
+
+
+def _check_recipe(parameters: dict) -> None:
+    names = {"lr", "epochs", "batch_size", "warmup_steps", "cutoff", "dropout"}
+    given = {name: parameters[name] for name in names & parameters.keys()}
+    if given:
+        from .recipe import Recipe
+
+        Recipe(**given)
+
+
+def _check_model(parameters: dict) -> None:
+    """Family, layer range and ratios against the model's configuration."""
+    from .models import load_config
+    from .plan import removed_count
+    from .units import family, parse_layers
+
+    config = load_config(parameters["model"])
+    family(config)
+    if "layers" in parameters:
+        parse_layers(parameters["layers"], config.num_hidden_layers)
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    for ratio in parameters.get("ratios", [parameters["ratio"]] if "ratio" in parameters else []):
+        if removed_count(groups, heads // groups * head_dim, ratio) == groups:
+            raise StudyError(f"ratio {ratio} removes all heads of a layer of {parameters['model']}; use a smaller ratio")
+
+
+def _check_windows(corpora, window) -> None:
+    """A token holds at least one character, so fewer characters than the window can never fill it."""
+    from .data import load_texts
+
+    for name in corpora:
+        if sum(len(text) for text in load_texts(name)[:1000]) < window:
+            raise StudyError(f"corpus {name!r} is too short for a window of {window} tokens")

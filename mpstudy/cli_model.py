@@ -1,0 +1,269 @@
+"""The commands ``score``, ``prune``, ``evaluate`` and ``recover``: the study's steps for people who live in a shell."""
+
+import argparse
+import json
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from .errors import StudyError
+
+_SCORE = """
+Score the prunable units of a model and write them as safetensors: `layers.<i>.attention` holds one score a head
+group, `layers.<i>.mlp` one a channel, low is removed first; every setting is in the metadata.
+
+MODEL is a bundled name (smollm2-135m-instruct, smollm2-135m-instruct-ungrouped), a folder or a hub id.
+--tokens FILE.npy gives the calibration batch itself, an int64 array (samples, length), used unchanged and without
+a tokenizer; --corpus NAME draws --samples windows of --length tokens with --sample-seed.
+--seed is the pruner's own (its noise, or its random scores).
+
+examples:
+  python -m mpstudy score smollm2-135m-instruct --pruner taylor --corpus sotu-early --layers 4-25 --out taylor.safetensors
+  python -m mpstudy score ./my-llama --pruner moreau --set rho=0.2 --set tol=0.05 --tokens batch.npy --layers 1-4 --out m.safetensors
+"""
+_PRUNE = """
+Remove the lowest-scoring units and save the smaller model (safetensors + JSON, loaded by `mpstudy.models.load_model`).
+--scope local takes the same ratio from every layer, global ranks across layers.
+
+example:
+  python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --out pruned/
+"""
+_EVALUATE = """
+Perplexity of a dense or pruned model on a text: non-overlapping windows without special tokens, the last partial one
+dropped, each predicting its last window-1 tokens, losses in fp32. --tasks adds zero-shot accuracies by lm-eval.
+
+examples:
+  python -m mpstudy evaluate pruned/ --text book.txt --window 128 --json
+  python -m mpstudy evaluate smollm2-135m-instruct --corpus wiki --max-windows 40 --tasks facts agreement --limit 100
+"""
+_RECOVER = """
+Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned checkpoint.
+--instructions is a corpus name (alpaca-demo, alpaca-cleaned); --validation rows are held out.
+
+example:
+  python -m mpstudy recover pruned/ --rows 400 --epochs 1 --batch-size 8 --lr 5e-4 --warmup-steps 5 --out recovered/
+"""
+
+
+def add_commands(commands) -> None:
+    """Add this module's commands to an argparse sub-parser collection."""
+    _add_score(_parser(commands, "score", "score the units of a model", _SCORE))
+    _add_prune(_parser(commands, "prune", "remove the lowest-scoring units", _PRUNE))
+    _add_evaluate(_parser(commands, "evaluate", "perplexity and zero-shot accuracy", _EVALUATE))
+    _add_recover(_parser(commands, "recover", "LoRA recovery of a pruned model", _RECOVER))
+
+
+def _parser(commands, name, brief, text):
+    return commands.add_parser(
+        name, help=brief, description=textwrap.dedent(text), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def _add_score(parser) -> None:
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--pruner", required=True)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting of the pruner")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--tokens", type=Path, metavar="FILE.npy")
+    source.add_argument("--corpus", default="sotu-early")
+    parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--sample-seed", type=int, default=0)
+    parser.add_argument("--layers", required=True, help="inclusive range such as 4-25")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+    parser.set_defaults(func=score)
+
+
+def _add_prune(parser) -> None:
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--ratio", type=float, required=True)
+    parser.add_argument("--scope", default="local", choices=("local", "global"))
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.set_defaults(func=prune)
+
+
+def _add_evaluate(parser) -> None:
+    parser.add_argument("model", metavar="MODEL")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", type=Path, metavar="FILE")
+    source.add_argument("--corpus")
+    parser.add_argument("--window", type=int, default=128)
+    parser.add_argument("--max-windows", type=int, metavar="N", help="the first N windows")
+    parser.add_argument("--tasks", nargs="+", default=[])
+    parser.add_argument("--limit", type=int, help="items per task")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(func=evaluate)
+
+
+def _add_recover(parser) -> None:
+    from .recipe import Recipe
+
+    parser.add_argument("model", metavar="FOLDER")
+    parser.add_argument("--instructions", default="alpaca-demo")
+    parser.add_argument("--rows", type=int, help="train on so many rows (default: all but the validation rows)")
+    parser.add_argument("--validation", type=int, default=50)
+    recipe = Recipe()
+    for name in ("r", "alpha", "dropout", "lr", "epochs", "batch_size", "warmup_steps", "cutoff"):
+        default = getattr(recipe, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.set_defaults(func=recover)
+
+
+def score(options) -> None:
+    from . import checks, models, pruners
+    from .units import prunable_units
+
+    settings = dict(_setting(text) for text in options.settings)
+    pruners.check_settings(options.pruner, settings)
+    checks.validate({"model": options.model, "layers": options.layers, "seeds": [options.seed, options.sample_seed][:1]})
+    batch = _tokens(options.tokens) if options.tokens else None
+    model = models.load_model(options.model)
+    if batch is None:
+        batch = _calibration(options)
+    elif batch.max() >= model.config.vocab_size or batch.min() < 0:
+        raise StudyError(f"{options.tokens} holds token ids outside this model's vocabulary of {model.config.vocab_size}")
+    begin = time.perf_counter()
+    found = pruners.score(options.pruner, model, [batch], prunable_units(model, options.layers), seed=options.seed, **settings)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    found.save(options.out)
+    print(f"{options.out}: {len(found.values)} unit sets scored by {options.pruner} in {time.perf_counter() - begin:.1f} s")
+    for name, value in found.meta.items():
+        print(f"  {name}: {value}")
+
+
+def prune(options) -> None:
+    from . import checkpoint, evaluate, models, plan, surgery
+    from .scores import Scores
+    from .units import Units
+
+    plan.check_ratio(options.ratio)
+    scores = Scores.load(options.scores)
+    model = models.load_model(options.model)
+    units = Units(tuple(unit_set for unit_set in surgery.all_sets(model) if unit_set.key in scores.values))
+    if len(units.sets) != len(scores.values):
+        unknown = sorted(scores.values.keys() - units.counts.keys())
+        raise StudyError(f"the scores do not fit the model: it has no {', '.join(unknown)}")
+    decision = plan.make_plan(scores, units, options.ratio, options.scope)
+    before = evaluate.parameter_count(model)
+    surgery.remove_units(model, decision)
+    after = evaluate.parameter_count(model)
+    meta = {"plan": decision.to_json(), "scores": scores.meta, "parameters_before": before}
+    checkpoint.save_pruned(model, options.out, tokenizer=_tokenizer_or_none(options.model), meta=meta)
+    print(f"{options.out}: {after:,} of {before:,} parameters kept ({1 - after / before:.1%} removed)")
+
+
+def evaluate(options) -> None:
+    from . import data, evaluate, models
+
+    if options.tasks:
+        from . import zeroshot
+
+        zeroshot.check_tasks(options.tasks)
+    if options.text:
+        try:
+            text = options.text.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyError(f"cannot read the text {str(options.text)!r}: {error}") from error
+    else:
+        text = data.JOINT.join(data.load_texts(options.corpus))
+    tokenizer = models.load_tokenizer(options.model)
+    windows = data.text_windows(tokenizer, text, window=options.window)[: options.max_windows]
+    model = models.load_model(options.model)
+    result = evaluate.perplexity(model, windows) | {"parameters": evaluate.parameter_count(model)}
+    if options.tasks:
+        result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=options.limit)
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f} (standard error)")
+    print(f"window {result['window']}, {result['tokens']} tokens predicted, {result['parameters']:,} parameters")
+    for row in result.get("zero_shot", []):
+        print(f"{row['task']}: {row['metric']} {row['value']:.3f} ± {row['stderr']:.3f} (chance {row['chance']:.2f}, n = {row['n_items']})")
+
+
+def recover(options) -> None:
+    from . import checkpoint, data, models
+    from .recipe import Recipe
+
+    names = ("r", "alpha", "dropout", "lr", "epochs", "batch_size", "warmup_steps", "cutoff")
+    recipe = Recipe(**{name: getattr(options, name) for name in names})
+    rows = data.load_instructions(options.instructions)
+    training, validation = data.split_instructions(rows, validation=options.validation, seed=options.seed)
+    if options.rows is not None and not 0 < options.rows <= len(training):
+        raise StudyError(f"--rows {options.rows} of {len(training)} training rows: allowed is 1 to {len(training)}")
+    from . import recover
+
+    model, tokenizer = models.load_model(options.model), models.load_tokenizer(options.model)
+    adapter = recover.train_adapter(
+        model, tokenizer, training[: options.rows], validation, recipe=recipe, seed=options.seed, log=_Steps()
+    )
+    merged = recover.merge_adapter(model, adapter)
+    checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta={"recovery": adapter.meta})
+    print(f"{options.out}: recovered, validation loss {_last_validation(adapter):.4f} nats")
+
+
+class _Steps:
+    """Prints training rows: one updating line on a terminal, a line a validation elsewhere."""
+
+    def __init__(self):
+        self.begin = time.perf_counter()
+
+    def __call__(self, row: dict) -> None:
+        elapsed = time.perf_counter() - self.begin
+        left = elapsed / row["step"] * (row["steps"] - row["step"]) if row["step"] else float("nan")
+        text = f"step {row['step']}/{row['steps']}" + (f", {left:.0f} s left" if row["step"] else "")
+        text += "".join(f", {name} {row[name]:.4f}" for name in ("loss", "validation_loss") if name in row)
+        if "validation_loss" in row or not sys.stderr.isatty():
+            print(text, file=sys.stderr)
+        else:
+            print(text, end="\r", file=sys.stderr)
+
+
+def _last_validation(adapter) -> float:
+    return next(row["validation_loss"] for row in reversed(adapter.meta["history"]) if "validation_loss" in row)
+
+
+def _setting(text: str):
+    import yaml
+
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise StudyError(f"--set takes KEY=VALUE, not {text!r}")
+    try:
+        return key, float(value) if "e" in value.lower() and value.lower() not in ("true", "false") else yaml.safe_load(value)
+    except ValueError:
+        return key, value
+
+
+def _tokens(path: Path):
+    import numpy as np
+    import torch
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"cannot read tokens from {str(path)!r}: {error}") from error
+    if array.dtype != np.int64 or array.ndim != 2 or array.shape[1] < 2:
+        raise StudyError(f"{path} must hold an int64 array (samples, length >= 2), not {array.dtype} {array.shape}")
+    return torch.from_numpy(array)
+
+
+def _calibration(options):
+    from . import data, models
+
+    size = {"samples": options.samples, "length": options.length, "seed": options.sample_seed}
+    return data.calibration_batch(models.load_tokenizer(options.model), options.corpus, **size)
+
+
+def _tokenizer_or_none(name: str):
+    from . import models
+
+    try:
+        return models.load_tokenizer(name)
+    except StudyError:
+        return None  # a model without a tokenizer can be pruned all the same

@@ -1,0 +1,95 @@
+"""What a model is worth and what it costs: perplexity in fp32, parameters, file size, latency."""
+
+import math
+import statistics
+import time
+
+import torch
+from torch.nn import functional
+
+from .errors import StudyError
+
+
+@torch.inference_mode()
+def perplexity(model, windows: torch.Tensor, *, batch_size: int = 8) -> dict:
+    """Perplexity on non-overlapping token windows; losses are computed and averaged in fp32 whatever the model's dtype.
+
+    Parameters
+    ----------
+    windows: int64 (n, window). In each window the last ``window - 1`` tokens are predicted from those before them.
+
+    Returns
+    -------
+    ``perplexity``, its ``stderr`` (delta method over windows), ``nll`` (nats per token), ``tokens`` predicted, ``window``.
+
+    Raises
+    ------
+    StudyError: a non-finite loss.
+    """
+    device = next(model.parameters()).device
+    means = torch.cat([_window_losses(model, batch.to(device)) for batch in windows.split(batch_size)]).double()
+    nll = means.mean().item()
+    if not math.isfinite(nll):
+        raise StudyError(f"the evaluation loss is {nll}: the model's weights are not usable")
+    spread = means.std().item() / math.sqrt(len(means)) if len(means) > 1 else float("nan")
+    count, window = windows.shape
+    value = math.exp(nll)
+    return {"perplexity": value, "stderr": value * spread, "nll": nll, "tokens": count * (window - 1), "window": window}
+
+
+def _window_losses(model, batch: torch.Tensor) -> torch.Tensor:
+    logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
+    losses = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
+    return losses.view(len(batch), -1).mean(dim=1)
+
+
+def parameter_count(model) -> int:
+    """Parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weight_bytes(model) -> int:
+    """Bytes of the weights in their dtype, which is the size of their safetensors file up to its header."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: int = 5) -> list[dict]:
+    """Seconds to read ``prompt`` tokens (``prefill``) and to write ``new_tokens`` greedily with a KV cache (``decode``).
+
+    The models take turns, so that a drift of the machine's speed meets them all. One row per model and phase with the
+    ``median``, ``low`` and ``high`` (quartiles) of ``repeats`` runs after one warm-up.
+    """
+    seconds = {name: {"prefill": [], "decode": []} for name in models}
+    for repeat in range(repeats + 1):
+        for name, model in models.items():
+            prefill, decode = _one_latency(model, prompt, new_tokens)
+            if repeat:
+                seconds[name]["prefill"].append(prefill)
+                seconds[name]["decode"].append(decode)
+    rows = []
+    for name, phases in seconds.items():
+        for phase, values in phases.items():
+            low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+            tokens = prompt if phase == "prefill" else new_tokens
+            row = {"model": name, "phase": phase, "tokens": tokens, "median_s": middle, "low_s": low, "high_s": high}
+            rows.append(row | {"repeats": repeats})
+    return rows
+
+
+@torch.inference_mode()
+def _one_latency(model, prompt: int, new_tokens: int) -> tuple[float, float]:
+    device = next(model.parameters()).device
+    tokens = torch.arange(prompt, device=device).unsqueeze(0) % model.config.vocab_size
+    begin = _now(device)
+    output = model(input_ids=tokens, use_cache=True, logits_to_keep=1)
+    middle = _now(device)
+    for _ in range(new_tokens):
+        following = output.logits[:, -1:].argmax(-1)
+        output = model(input_ids=following, past_key_values=output.past_key_values, use_cache=True)
+    return middle - begin, _now(device) - middle
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,123 @@
+"""Models: the bundled SmolLM2-135M-Instruct, any local folder, any Hugging Face id.
+
+The bundled model comes as a Q4_1 GGUF inside a package. transformers de-quantizes it but marks the object as quantized,
+so a plain ``LlamaForCausalLM`` is rebuilt from its config and weights and cached once as safetensors.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from . import checkpoint, hub, manifest
+from .errors import StudyError, check_choice
+from .paths import cache_dir
+from .sources import BUNDLED, hub_commit, is_bundled
+from .surgery import ungroup
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def default_device() -> str:
+    """``cuda`` when there is one, ``cpu`` otherwise."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_model(name: str, *, dtype: str = "float32", device: str | None = None):
+    """Load a causal language model in evaluation mode.
+
+    Parameters
+    ----------
+    name: a bundled name (:data:`mpstudy.sources.BUNDLED`), a local folder (a plain or a pruned checkpoint) or a hub id.
+    dtype: ``float32``, ``bfloat16`` or ``float16``.
+    device: a torch device; the default is :func:`default_device`.
+
+    Raises
+    ------
+    StudyError: no such folder or hub id, or an unknown dtype.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    folder = locate(name)
+    if checkpoint.is_pruned(folder):
+        model = checkpoint.load_pruned(folder)
+    else:
+        model = _from_pretrained(AutoModelForCausalLM, folder, dtype=DTYPES[dtype], use_safetensors=True)
+    return model.to(device=device or default_device(), dtype=DTYPES[dtype]).eval()
+
+
+def load_tokenizer(name: str):
+    """Load the tokenizer of ``name`` (see :func:`load_model`); a model without one raises :class:`StudyError`."""
+    tokenizer = _from_pretrained(AutoTokenizer, locate(name))
+    tokenizer.clean_up_tokenization_spaces = False
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(name: str):
+    """The configuration of ``name`` without its weights."""
+    return _from_pretrained(AutoConfig, locate(name))
+
+
+def locate(name: str) -> str:
+    """The folder of a bundled or local model, or the hub id itself when it is no folder."""
+    if is_bundled(name):
+        return str(build_bundled(name))
+    if Path(name).is_dir():
+        return name
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise StudyError(
+            f"no model {name!r}: give a bundled name ({', '.join(BUNDLED)}), an existing folder, or a hub id like 'owner/name'"
+        )
+    return name
+
+
+def build_bundled(name: str = BUNDLED[0]) -> Path:
+    """Build (once) and return the safetensors folder of a bundled model."""
+    folder = cache_dir() / "models" / f"{name}-{manifest.entries()['smollm2-gguf'].sha256[:12]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        staged = Path(scratch) / "model"
+        if name == BUNDLED[0]:
+            model, tokenizer = _read_gguf(manifest.path("smollm2-gguf"))
+        else:
+            source = build_bundled()
+            model, tokenizer = ungroup(LlamaForCausalLM.from_pretrained(source)), AutoTokenizer.from_pretrained(source)
+        model.save_pretrained(staged)
+        tokenizer.save_pretrained(staged)
+        try:
+            os.rename(staged, folder)
+        except OSError:  # another process finished the same build first
+            shutil.rmtree(staged)
+    return folder
+
+
+def _read_gguf(path: Path):
+    source, kwargs = str(path.parent), {"gguf_file": path.name}
+    loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **kwargs)
+    settings = loaded.config.to_dict()
+    for key in ("quantization_config", "_name_or_path"):
+        settings.pop(key, None)
+    plain = LlamaForCausalLM(LlamaConfig(**settings))
+    plain.load_state_dict(loaded.state_dict(), strict=True)
+    plain.generation_config = loaded.generation_config
+    return plain, AutoTokenizer.from_pretrained(source, **kwargs)
+
+
+def _from_pretrained(auto_class, source: str, **kwargs):
+    """``from_pretrained`` that never waits for a hub that cannot answer, and fails in one line."""
+    local = Path(source).is_dir() or hub_commit(source) is not None
+    if not local and (constants.HF_HUB_OFFLINE or not hub.reachable(constants.ENDPOINT)):
+        raise StudyError(f"model {source!r} is not in the local cache and {constants.ENDPOINT} is not within reach; give a folder")
+    try:
+        return auto_class.from_pretrained(source, local_files_only=local, trust_remote_code=False, **kwargs)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StudyError(f"cannot load the {auto_class.__name__[4:]} of {source!r}: {reason}") from error

@@ -1,0 +1,87 @@
+"""Perturbations of the weights: one context manager each, restored bit for bit, whatever happens inside.
+
+A perturbation takes the model (and a seed where it is random) and changes its floating-point weights in place for the
+length of the ``with`` block. They nest.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .errors import StudyError, check_choice
+
+FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@contextmanager
+def restored(weights: dict[str, torch.Tensor]):
+    """Give copies of ``weights`` to the block, and put the very same bits back afterwards."""
+    saved = {name: weight.detach().clone() for name, weight in weights.items()}
+    try:
+        yield saved
+    finally:
+        with torch.no_grad():
+            for name, value in saved.items():
+                weights[name].copy_(value)
+
+
+@contextmanager
+def shifted(weights: dict[str, torch.Tensor], shift: dict[str, torch.Tensor]):
+    """Add ``shift`` to the given tensors for the length of the block."""
+    with restored(weights):
+        with torch.no_grad():
+            for name, value in shift.items():
+                weights[name].add_(value.to(weights[name].dtype))
+        yield
+
+
+@contextmanager
+def rounded(model: nn.Module, fmt: str):
+    """Round every weight to ``fmt`` (``bfloat16`` or ``float16``) and back, to nearest even; arithmetic stays as it is."""
+    check_choice("number format", fmt, FORMATS)
+    weights = dict(model.named_parameters())
+    with restored(weights):
+        with torch.no_grad():
+            for weight in weights.values():
+                weight.copy_(weight.to(FORMATS[fmt]))
+        yield
+
+
+@contextmanager
+def relative_noise(model: nn.Module, sigma: float, seed: int):
+    """Add independent Gaussian noise of standard deviation ``sigma * |w|`` to every weight."""
+    weights = dict(model.named_parameters())
+    with shifted(weights, draw_noise(weights, sigma, "relative", seed=(seed, 0))):
+        yield
+
+
+PERTURBATIONS = {
+    "bfloat16": lambda model, seed: rounded(model, "bfloat16"),
+    "float16": lambda model, seed: rounded(model, "float16"),
+    "noise-1e-3": lambda model, seed: relative_noise(model, 1e-3, seed),
+    "noise-1e-2": lambda model, seed: relative_noise(model, 1e-2, seed),
+    "noise-5e-2": lambda model, seed: relative_noise(model, 5e-2, seed),
+}
+
+
+def perturbed(name: str, model: nn.Module, seed: int = 0):
+    """The registered perturbation ``name`` as a context manager on ``model``."""
+    check_choice("perturbation", name, PERTURBATIONS)
+    return PERTURBATIONS[name](model, seed)
+
+
+def draw_noise(weights: dict, sigma: float, noise: str, *, seed: tuple[int, int]) -> dict:
+    """Gaussian noise of the shape of ``weights``: std ``sigma * |w|`` (``relative``) or ``sigma`` (``isotropic``).
+
+    ``seed`` is (seed, step); no global random state is touched, and the draw does not depend on the device.
+    """
+    if not (sigma >= 0 and sigma < float("inf")):
+        raise StudyError(f"sigma must be finite and >= 0, not {sigma!r}")
+    generator = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
+    drawn = {}
+    for name, weight in weights.items():
+        normal = torch.randn(weight.shape, generator=generator).to(weight.device)
+        scale = weight.detach().float().abs() if noise == "relative" else 1.0
+        drawn[name] = sigma * normal * scale
+    return drawn

@@ -1,0 +1,111 @@
+"""A plan: which units are removed. The removed set is the *mask* that stability is measured on."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from .errors import StudyError, check_choice
+from .files import write_atomically
+from .scores import Scores
+from .units import Units
+
+SCOPES = ("local", "global")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``removed``: unit-set key -> sorted int64 unit indices. ``counts``: key -> units before. ``meta``: ratio, scope, pruner."""
+
+    removed: dict[str, torch.Tensor]
+    counts: dict[str, int]
+    meta: dict = field(default_factory=dict)
+
+    def mask(self) -> dict:
+        """The removed sets as numpy arrays, as :mod:`mpstudy.stability` takes them."""
+        return {key: indices.numpy() for key, indices in self.removed.items()}
+
+    def to_json(self) -> dict:
+        """Plain lists for a JSON file."""
+        return {"removed": {k: v.tolist() for k, v in self.removed.items()}, "counts": self.counts, "meta": self.meta}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Plan":
+        """The inverse of :meth:`to_json`."""
+        removed = {key: torch.tensor(indices, dtype=torch.int64) for key, indices in data["removed"].items()}
+        return cls(removed, dict(data["counts"]), dict(data["meta"]))
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON."""
+        write_atomically(path, json.dumps(self.to_json()))
+
+
+def check_ratio(ratio) -> float:
+    """A pruning ratio in [0, 1), or :class:`StudyError`."""
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not (0 <= ratio < 1):
+        raise StudyError(f"the pruning ratio must be in [0, 1), not {ratio!r}")
+    return float(ratio)
+
+
+def removed_count(units: int, width: int, ratio: float) -> int:
+    """Units to remove at ``ratio``, by LLM-Pruner's rule.
+
+    With C = units * width channels, n = C - int(C * (1 - ratio)) channels go, in whole units: n // width.
+    """
+    channels = units * width
+    return (channels - int(channels * (1 - ratio))) // width
+
+
+def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local") -> Plan:
+    """Remove the lowest-scoring units.
+
+    ``scope`` ``local``: the same ratio in every layer. ``global``: ranked over the layers, head groups and channels each among
+    themselves, since their scores sum over different numbers of weights. Ties go to the lower index.
+
+    Raises
+    ------
+    StudyError: a ratio outside [0, 1), scores that do not fit the units or are not finite, or a layer left without a unit.
+    """
+    check_ratio(ratio)
+    check_choice("scope", scope, SCOPES)
+    _check_fit(scores, units)
+    choose = _local if scope == "local" else _global
+    removed = choose(scores, units, ratio)
+    for key, indices in removed.items():
+        if len(indices) == units.counts[key]:
+            kind = "heads" if key.endswith("attention") else "MLP channels"
+            raise StudyError(f"ratio {ratio} with {scope} scope removes all {kind} of {key}; use a smaller ratio")
+    meta = {"ratio": ratio, "scope": scope, "pruner": scores.meta.get("pruner", "unknown")}
+    return Plan(removed, dict(units.counts), meta)
+
+
+def _local(scores, units, ratio):
+    return {u.key: _lowest(scores.values[u.key], removed_count(u.count, u.width, ratio)) for u in units}
+
+
+def _global(scores, units, ratio):
+    removed = {}
+    for kind in {unit_set.kind for unit_set in units}:
+        sets = [unit_set for unit_set in units if unit_set.kind == kind]
+        count = removed_count(sum(u.count for u in sets), sets[0].width, ratio)
+        chosen = torch.zeros(sum(u.count for u in sets), dtype=torch.bool)
+        chosen[_lowest(torch.cat([scores.values[u.key] for u in sets]), count)] = True
+        parts = chosen.split([u.count for u in sets])
+        removed |= {u.key: part.nonzero().squeeze(1) for u, part in zip(sets, parts)}
+    return {unit_set.key: removed[unit_set.key] for unit_set in units}
+
+
+def _lowest(values: torch.Tensor, count: int) -> torch.Tensor:
+    return torch.argsort(values, stable=True)[:count].sort().values
+
+
+def _check_fit(scores: Scores, units: Units) -> None:
+    for unit_set in units:
+        value = scores.values.get(unit_set.key)
+        if value is None or value.shape != (unit_set.count,):
+            have = "none" if value is None else tuple(value.shape)
+            raise StudyError(f"the scores do not fit the model: {unit_set.key} has {unit_set.count} units, scores {have}")
+        if not math.isfinite(float(value.sum())):
+            raise StudyError(f"the scores of {unit_set.key} are not finite")

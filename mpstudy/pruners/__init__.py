@@ -1,0 +1,62 @@
+"""The registry of pruners: one function ``(model, batches, units, *, seed, **settings) -> Scores`` each.
+
+To add one, write the function in a file of its own and name it here.
+"""
+
+import inspect
+import math
+
+from ..errors import StudyError, check_choice
+from . import magnitude, moreau, moreau_release, random, smoothgrad, taylor
+
+PRUNERS = {
+    "random": random.random,
+    "l1": magnitude.l1,
+    "l2": magnitude.l2,
+    "taylor": taylor.taylor,
+    "smoothgrad": smoothgrad.smoothgrad,
+    "moreau": moreau.moreau,
+    "moreau-gs": moreau.moreau_gs,
+    "moreau-release": moreau_release.moreau_release,
+}
+POSITIVE = {"rho", "step_size", "tol", "lr", "lam", "steps", "max_steps", "average_last"}
+NON_NEGATIVE = {"sigma", "eta", "std", "soft"}
+CHOICES = {"noise": ("relative", "isotropic")}
+
+
+def score(name: str, model, batches, units, *, seed: int = 0, **settings):
+    """Scores of ``units`` by the pruner ``name``.
+
+    ``batches``: int64 tensors (samples, tokens) of calibration text. ``seed``: the pruner's own draws (noise, random scores).
+    ``settings``: see the pruner's function. The weights are bit-identical afterwards, also when it raises.
+    """
+    check_settings(name, settings)
+    return PRUNERS[name](model, batches, units, seed=seed, **settings)
+
+
+def defaults(name: str) -> dict:
+    """The settings of a pruner and their default values."""
+    check_choice("pruner", name, PRUNERS)
+    parameters = list(inspect.signature(PRUNERS[name]).parameters.values())[3:]
+    return {p.name: p.default for p in parameters if p.name != "seed"}
+
+
+def check_settings(name: str, settings: dict) -> None:
+    """Raise :class:`StudyError` for an unknown pruner or setting, a wrong type, or a value out of range."""
+    known = defaults(name)
+    for key, value in settings.items():
+        check_choice(f"setting of pruner {name!r}", key, known)
+        _check_value(name, key, value, known[key])
+
+
+def _check_value(name, key, value, default):
+    if key in CHOICES:
+        return check_choice(f"{key} of pruner {name!r}", value, CHOICES[key])
+    kind = float if default is None else type(default)
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise StudyError(f"{key} of pruner {name!r} must be of type {kind.__name__}, not {value!r}")
+    if kind in (int, float) and not math.isfinite(value):
+        raise StudyError(f"{key} of pruner {name!r} must be finite, not {value!r}")
+    if key in POSITIVE and value <= 0 or key in NON_NEGATIVE and value < 0:
+        raise StudyError(f"{key} of pruner {name!r} must be {'>' if key in POSITIVE else '>='} 0, not {value!r}")

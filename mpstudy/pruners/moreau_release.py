@@ -1,0 +1,96 @@
+"""What the released MoreauPruner code computes, so that its numbers can be reproduced and compared.
+
+It differs from the paper's definition: the proximal term has no gradient (``lam`` is dead), the shrinkage tests
+``rms > soft * lr`` but multiplies by ``1 - soft / rms``, which flips the sign of every row with rms below ``soft``, and groups
+are tensor rows of every parameter, embeddings and norms included. ``corrected_shrink`` and ``proximal`` put the last two right.
+"""
+
+from contextlib import contextmanager
+
+import torch
+
+from ..gradients import mean_gradients, only_trainable
+from ..perturb import restored
+from ..scores import Scores, first_order_scores
+
+# The released model lists down_proj before up_proj; its noise draws follow that order.
+_ORDER = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.down_proj",
+    "mlp.up_proj",
+    "input_layernorm",
+    "post_attention_layernorm",
+)
+
+
+def moreau_release(
+    model,
+    batches,
+    units,
+    *,
+    seed=0,
+    steps=10,
+    average_last=5,
+    lr=2e-4,
+    lam=0.2,
+    std=0.05,
+    soft=5e-6,
+    corrected_shrink=False,
+    proximal=False,
+) -> Scores:
+    """``steps`` noisy gradient steps of size ``lr`` on an offset of all parameters, averaged over the ``average_last``.
+
+    ``std``: noise relative to ``|w|``, drawn after ``torch.manual_seed(seed)`` in the release's parameter order (the global
+    generator is put back afterwards). ``lam`` acts only with ``proximal``.
+    """
+    weights = _release_order(model)
+    delta = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
+    mean = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in units.parameters(model).items()}
+    with only_trainable(model, weights), restored(weights) as original, _seeded(seed):
+        for step in range(steps):
+            _move(weights, original, delta, std)
+            loss, gradients = mean_gradients(model, batches, weights)
+            for name, value in delta.items():
+                gradient = gradients[name] + value / lam if proximal else gradients[name]
+                delta[name] = _shrink(value - lr * gradient, soft, soft * lr, corrected_shrink)
+            if step >= steps - average_last:
+                for name, value in mean.items():
+                    value.add_(delta[name], alpha=1 / min(average_last, steps))
+        settings = {"steps": steps, "average_last": average_last, "lr": lr, "lam": lam, "std": std, "soft": soft}
+        flags = {"corrected_shrink": corrected_shrink, "proximal": proximal, "seed": seed}
+        meta = {"pruner": "moreau-release", "loss": loss, "gradients": steps * len(batches)} | settings | flags
+        return first_order_scores(units, original, mean, meta)
+
+
+def _shrink(value, soft, threshold, corrected):
+    rms = value.float().square().mean(dim=-1, keepdim=True).sqrt()
+    reach = threshold if corrected else soft
+    return torch.where(rms > threshold, (1 - reach / rms) * value, torch.zeros_like(value))
+
+
+@torch.no_grad()
+def _move(weights, original, delta, std):
+    for name, weight in weights.items():
+        noise = std * torch.randn(weight.shape).to(weight.device) * original[name].abs() if std > 0 else 0
+        weight.copy_(original[name] + delta[name] + noise)
+
+
+def _release_order(model) -> dict:
+    """All parameters of a Llama model in the order in which the release draws noise; tied weights once."""
+    prefixes = ["model.embed_tokens"]
+    prefixes += [f"model.layers.{i}.{part}" for i in range(len(model.model.layers)) for part in _ORDER]
+    prefixes += ["model.norm", "lm_head"]
+    named = dict(model.named_parameters())
+    return {name: named[name] for prefix in prefixes for name in (f"{prefix}.weight", f"{prefix}.bias") if name in named}
+
+
+@contextmanager
+def _seeded(seed):
+    """The global CPU generator seeded for the block, as the release seeds it, and put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

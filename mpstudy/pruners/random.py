@@ -1,0 +1,12 @@
+"""Random scores: the floor that every pruner has to beat."""
+
+import torch
+
+from ..scores import Scores
+
+
+def random(model, batches, units, *, seed=0) -> Scores:
+    """Independent uniform scores; ``batches`` and the weights are not used."""
+    generator = torch.Generator().manual_seed(seed)
+    values = {unit_set.key: torch.rand(unit_set.count, generator=generator) for unit_set in units}
+    return Scores(values, {"pruner": "random", "seed": seed})

@@ -1,0 +1,111 @@
+"""What the notebooks share: one model with its units, calibration samples and evaluation texts, every result cached by content."""
+
+import copy
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import torch
+
+from . import cache, data, evaluate, models, pruners, surgery
+from .plan import Plan, make_plan
+from .scores import Scores
+from .units import Units, prunable_units
+
+
+@dataclass
+class Study:
+    """A model under study.
+
+    ``layers``: inclusive range such as ``"4-25"``. ``samples`` x ``length``: calibration tokens. ``windows`` windows of ``window``
+    tokens are read from each evaluation corpus.
+    """
+
+    model_name: str
+    layers: str
+    calibration: str
+    samples: int
+    length: int
+    corpora: list[str]
+    window: int
+    windows: int
+
+    @cached_property
+    def model(self):
+        """The dense model in fp32."""
+        return models.load_model(self.model_name)
+
+    @cached_property
+    def tokenizer(self):
+        return models.load_tokenizer(self.model_name)
+
+    @cached_property
+    def units(self) -> Units:
+        return prunable_units(self.model, self.layers)
+
+    @cached_property
+    def texts(self) -> dict[str, torch.Tensor]:
+        """Evaluation windows by corpus, int64 (windows, window)."""
+        size = {"window": self.window, "max_windows": self.windows}
+        return {name: data.corpus_windows(self.tokenizer, name, **size) for name in self.corpora}
+
+    def batches(self, seed: int) -> list[torch.Tensor]:
+        """The calibration sample of ``seed``: one batch, int64 (samples, length)."""
+        size = {"samples": self.samples, "length": self.length}
+        return [data.calibration_batch(self.tokenizer, self.calibration, seed=seed, **size)]
+
+    def scores(self, pruner: str, *, sample: int, seed: int = 0, **settings) -> Scores:
+        """Scores of the model as it is now (perturbed inside a ``with`` block) on calibration sample ``sample``."""
+        batches = self.batches(sample)
+        pruners.check_settings(pruner, settings)
+        key = {
+            "model": cache.weights_digest(self.model),
+            "tokens": cache.tokens_digest(batches),
+            "pruner": pruner,
+            "settings": pruners.defaults(pruner) | settings,
+            "units": self.units.counts,
+            "seed": seed,
+            "threads": torch.get_num_threads(),
+        }
+        module = pruners.PRUNERS[pruner].__module__
+        compute = lambda: pruners.score(pruner, self.model, batches, self.units, seed=seed, **settings)  # noqa: E731
+        return cache.cached_file("scores", key, module, Scores, compute)
+
+    def plan(self, scores: Scores, ratio: float, scope: str = "local") -> Plan:
+        return make_plan(scores, self.units, ratio, scope)
+
+    def pruned(self, plan: Plan):
+        """A copy of the model with the planned units removed."""
+        return surgery.remove_units(copy.deepcopy(self.model), plan)
+
+    def perplexity(self, model) -> dict[str, dict]:
+        """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluate.perplexity`)."""
+        digest = cache.weights_digest(model)
+        found = {}
+        for name, windows in self.texts.items():
+            key = {"model": digest, "tokens": cache.tokens_digest(windows), "threads": torch.get_num_threads()}
+            compute = lambda windows=windows: evaluate.perplexity(model, windows)  # noqa: E731
+            found[name] = cache.cached_json("perplexity", key, "mpstudy.evaluate", compute)
+        return found
+
+    def zero_shot(self, model, tasks: list[str], limit: int) -> list[dict]:
+        """Zero-shot rows of ``model`` (see :func:`mpstudy.zeroshot.evaluate_tasks`)."""
+        from . import zeroshot  # lm-eval takes seconds to import; only one notebook needs it
+
+        key = {"model": cache.weights_digest(model), "tasks": tasks, "limit": limit, "threads": torch.get_num_threads()}
+        compute = lambda: {"rows": zeroshot.evaluate_tasks(model, self.tokenizer, tasks, limit=limit)}  # noqa: E731
+        return cache.cached_json("zeroshot", key, "mpstudy.zeroshot", compute)["rows"]
+
+    def recover(self, model, training: list[dict], validation: list[dict], recipe, *, seed: int, log=lambda row: None):
+        """The recovered (merged) model and its adapter (see :mod:`mpstudy.recover`)."""
+        from . import recover  # PEFT takes seconds to import
+
+        rows = hashlib.sha256(json.dumps([training, validation], sort_keys=True).encode()).hexdigest()
+        key = {"model": cache.weights_digest(model), "rows": rows, "recipe": asdict(recipe), "seed": seed}
+        compute = lambda: recover.train_adapter(  # noqa: E731
+            model, self.tokenizer, training, validation, recipe=recipe, seed=seed, log=log
+        )
+        key |= {"threads": torch.get_num_threads()}
+        adapter = cache.cached_file("adapters", key, "mpstudy.recover", recover.Adapter, compute)
+        return recover.merge_adapter(model, adapter), adapter

@@ -1,0 +1,100 @@
+"""Surgery: remove units for good, or zero them in place (the check on the removal)."""
+
+import copy
+
+import torch
+from torch import nn
+
+from .errors import StudyError
+from .units import Slice, family_of
+
+
+def remove_units(model: nn.Module, plan) -> nn.Module:
+    """Cut the planned units out of ``model`` in place, so that its tensors get smaller; returns ``model``.
+
+    ``plan`` is a :class:`mpstudy.plan.Plan`. Raises :class:`StudyError` if the plan does not fit the model.
+    """
+    for unit_set, removed in _planned(model, plan):
+        for part in unit_set.slices:
+            kept = torch.ones(unit_set.count, dtype=torch.bool)
+            kept[removed] = False
+            lines = kept.repeat_interleave(part.block).nonzero().squeeze(1)
+            parameter = model.get_parameter(part.name)
+            _replace(model, part, parameter.detach().index_select(part.dim, lines.to(parameter.device)).contiguous())
+    return model
+
+
+def zero_units(model: nn.Module, plan) -> nn.Module:
+    """Set every weight of the planned units to zero in place: the same function as removing them; returns ``model``."""
+    with torch.no_grad():
+        for unit_set, removed in _planned(model, plan):
+            for part in unit_set.slices:
+                parameter = model.get_parameter(part.name)
+                lines = parameter.movedim(part.dim, 0).view(unit_set.count, part.block, *_rest(parameter, part.dim))
+                lines[removed.to(parameter.device)] = 0
+    return model
+
+
+def resize(model: nn.Module, counts: dict[str, int]) -> nn.Module:
+    """Give each unit set the number of units in ``counts`` (contents arbitrary), for loading a pruned checkpoint."""
+    for unit_set in all_sets(model):
+        for part in unit_set.slices:
+            parameter = model.get_parameter(part.name)
+            shape = list(parameter.shape)
+            shape[part.dim] = counts[unit_set.key] * part.block
+            _replace(model, part, torch.empty(shape, dtype=parameter.dtype, device=parameter.device))
+    return model
+
+
+def unit_counts(model: nn.Module) -> dict[str, int]:
+    """Units per set in every layer, as they are now."""
+    return {unit_set.key: unit_set.count for unit_set in all_sets(model)}
+
+
+def ungroup(model: nn.Module) -> nn.Module:
+    """A copy of a grouped-query Llama model in which each query head has its own copy of its KV head.
+
+    The function is the same; units become single heads as in LLaMA-7B.
+    """
+    config = copy.deepcopy(model.config)
+    repeats = config.num_attention_heads // config.num_key_value_heads
+    config.num_key_value_heads = config.num_attention_heads
+    state = dict(model.state_dict())
+    for name, value in state.items():
+        if ".k_proj." in name or ".v_proj." in name:
+            heads = value.reshape(-1, config.head_dim, *value.shape[1:])
+            state[name] = heads.repeat_interleave(repeats, dim=0).reshape(-1, *value.shape[1:])
+    twin = type(model)(config)
+    twin.load_state_dict(state, strict=True)
+    twin.generation_config = model.generation_config
+    return twin.eval()
+
+
+def all_sets(model: nn.Module):
+    """The unit sets of every layer and kind."""
+    family = family_of(model)
+    for layer in range(len(family.layers(model))):
+        yield from family.unit_sets(model, layer)
+
+
+def _planned(model: nn.Module, plan):
+    sets = {unit_set.key: unit_set for unit_set in all_sets(model)}
+    for key, removed in plan.removed.items():
+        if key not in sets or plan.counts[key] != sets[key].count:
+            have = sets[key].count if key in sets else "no such set"
+            raise StudyError(f"the plan does not fit this model: {key} has {plan.counts[key]} units in the plan, {have} here")
+        if len(removed):
+            yield sets[key], removed
+
+
+def _rest(parameter: torch.Tensor, dim: int) -> tuple[int, ...]:
+    return tuple(size for i, size in enumerate(parameter.shape) if i != dim)
+
+
+def _replace(model: nn.Module, part: Slice, value: torch.Tensor) -> None:
+    path, _, leaf = part.name.rpartition(".")
+    module = model.get_submodule(path)
+    requires_grad = getattr(module, leaf).requires_grad
+    setattr(module, leaf, nn.Parameter(value, requires_grad=requires_grad))
+    if leaf == "weight":
+        module.out_features, module.in_features = value.shape

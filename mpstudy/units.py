@@ -1,0 +1,156 @@
+"""Prunable units: what is removed as one, and which slices of which parameters it is made of.
+
+A *head group* is one KV head with the query heads that read it (query head h reads KV head ``h // n_rep``; without
+grouped-query attention it is one head). An *MLP channel* is one hidden neuron. In every coupled parameter the rows (or
+columns) of a unit are one contiguous block, so a unit set is described by a block length per parameter.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from .errors import StudyError, check_choice
+
+KINDS = ("attention", "mlp")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A parameter cut into one block of ``block`` rows (``dim`` 0) or columns (``dim`` 1) per unit."""
+
+    name: str  # full parameter name, e.g. "model.layers.3.mlp.down_proj.weight"
+    dim: int
+    block: int
+
+
+@dataclass(frozen=True)
+class UnitSet:
+    """The units of one kind in one layer."""
+
+    layer: int
+    kind: str
+    count: int
+    slices: tuple[Slice, ...]
+
+    @property
+    def key(self) -> str:
+        """The name under which scores and masks of this set are stored."""
+        return f"layers.{self.layer}.{self.kind}"
+
+    @property
+    def width(self) -> int:
+        """Channels a unit has on its root (query rows of a head group, 1 for an MLP channel)."""
+        return self.slices[0].block
+
+
+@dataclass(frozen=True)
+class Units:
+    """All prunable units of a model, in layer order, attention before MLP."""
+
+    sets: tuple[UnitSet, ...]
+
+    def __iter__(self):
+        return iter(self.sets)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Parameters with at least one unit, in the order of the sets."""
+        return tuple(part.name for unit_set in self.sets for part in unit_set.slices)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Units per set."""
+        return {unit_set.key: unit_set.count for unit_set in self.sets}
+
+    def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The prunable parameters of ``model`` by name."""
+        return {name: model.get_parameter(name) for name in self.names}
+
+
+class LlamaFamily:
+    """Llama-style blocks: ``self_attn.{q,k,v,o}_proj`` and ``mlp.{gate,up,down}_proj``, biases optional."""
+
+    prefix = "model.layers"
+
+    def layers(self, model: nn.Module):
+        return model.model.layers
+
+    def unit_sets(self, model: nn.Module, layer: int):
+        block = self.layers(model)[layer]
+        attention, mlp, root = block.self_attn, block.mlp, f"{self.prefix}.{layer}"
+        head = attention.head_dim
+        groups = attention.k_proj.weight.shape[0] // head
+        query = attention.q_proj.weight.shape[0] // groups
+        yield UnitSet(
+            layer,
+            "attention",
+            groups,
+            self._rows(attention, f"{root}.self_attn", {"q_proj": query, "k_proj": head, "v_proj": head})
+            + (Slice(f"{root}.self_attn.o_proj.weight", 1, query),),
+        )
+        yield UnitSet(
+            layer,
+            "mlp",
+            mlp.gate_proj.weight.shape[0],
+            self._rows(mlp, f"{root}.mlp", {"gate_proj": 1, "up_proj": 1})
+            + (Slice(f"{root}.mlp.down_proj.weight", 1, 1),),
+        )
+
+    @staticmethod
+    def _rows(module: nn.Module, path: str, blocks: dict[str, int]) -> tuple[Slice, ...]:
+        found = []
+        for name, block in blocks.items():
+            found.append(Slice(f"{path}.{name}.weight", 0, block))
+            if getattr(module, name).bias is not None:
+                found.append(Slice(f"{path}.{name}.bias", 0, block))
+        return tuple(found)
+
+
+FAMILIES = {"llama": LlamaFamily()}
+
+
+def family_of(model: nn.Module):
+    """The adapter of a model's family."""
+    return family(model.config)
+
+
+def family(config):
+    """The adapter for ``config.model_type``; an unknown family raises :class:`StudyError`."""
+    kind = getattr(config, "model_type", "?")
+    if kind not in FAMILIES:
+        raise StudyError(
+            f"no adapter for model family {kind!r}; known: {', '.join(sorted(FAMILIES))}. Add one to mpstudy/units.py"
+        )
+    return FAMILIES[kind]
+
+
+def parse_layers(text: str, n_layers: int) -> range:
+    """``"4-25"`` (inclusive) or ``"7"`` to a range of layer indices, checked against the model's depth."""
+    first, _, last = str(text).partition("-")
+    if not (first.isdigit() and (last or first).isdigit()):
+        raise StudyError(f"layers {text!r} are not of the form '4-25' or '7'")
+    chosen = range(int(first), int(last or first) + 1)
+    if not chosen or chosen[-1] >= n_layers:
+        raise StudyError(f"layers {text!r} are not inside this model's layers 0-{n_layers - 1}")
+    return chosen
+
+
+def prunable_units(model: nn.Module, layers: str, kinds: tuple[str, ...] = KINDS) -> Units:
+    """The units of ``kinds`` in the inclusive layer range ``layers`` (such as ``"4-25"``)."""
+    family = family_of(model)
+    for kind in kinds:
+        check_choice("unit kind", kind, KINDS)
+    chosen = parse_layers(layers, len(family.layers(model)))
+    return Units(tuple(s for layer in chosen for s in family.unit_sets(model, layer) if s.kind in kinds))
+
+
+def reduce_to_units(unit_set: UnitSet, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Sum element-wise ``values`` (parameter name -> tensor of its shape) over each unit's coupled slices, shape (count,)."""
+    return sum(_block_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)
+
+
+def _block_sums(value: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
+    lines = value.movedim(part.dim, 0).reshape(count, -1)
+    return lines.sum(dim=1, dtype=torch.float32)

@@ -1,0 +1,65 @@
+"""The whole study, for real but small: every notebook through the runner, from a shell."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mpstudy.paths import ROOT
+from mpstudy.profiles import load_profile
+
+MAX_SECONDS = 360  # the promise of the smoke profile on two cores
+pytestmark = pytest.mark.slow
+
+
+def reproduce(reports) -> tuple[str, float]:
+    """Run the smoke profile into ``reports``; its log and how many seconds it took."""
+    begin = time.monotonic()
+    command = [sys.executable, "-m", "mpstudy", "reproduce", "--profile", "smoke", "--reports", str(reports)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, time.monotonic() - begin
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    reports = tmp_path_factory.mktemp("reports")
+    log, seconds = reproduce(reports)
+    return reports, log, seconds
+
+
+def test_every_notebook_gives_a_result(smoke):
+    reports, log, seconds = smoke
+    profile = load_profile("smoke")
+    for spec in profile.runs:
+        result = json.loads((reports / "smoke" / "results" / f"{spec.name}.json").read_text())
+        assert result["parameters"] == spec.parameters and result["profile"] == "smoke"
+        assert result["tables"] and all(table["rows"] for table in result["tables"].values())
+        assert result["provenance"]["peak_memory_gb"] < 6
+        assert all((reports / "smoke" / name).stat().st_size for name in result["files"])
+        notebook = json.loads((reports / "smoke" / f"{spec.name}.ipynb").read_text())
+        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        assert all(cell["execution_count"] for cell in code if "".join(cell["source"]).strip())
+    assert f"{len(profile.runs)} of {len(profile.runs)} runs to execute; about" in log
+    assert seconds < MAX_SECONDS
+
+
+def test_figures_and_tables_exist_in_every_format(smoke):
+    home = smoke[0] / "smoke"
+    for folder, first, others in (("figures", "png", ("pdf", "csv")), ("tables", "csv", ("tex", "md"))):
+        found = sorted((home / folder).rglob(f"*.{first}"))
+        assert found
+        for file in found:
+            assert all(file.with_suffix(f".{suffix}").stat().st_size for suffix in others), file.name
+    page = (home / "index.html").read_text()
+    assert all(file.relative_to(home).as_posix() in page for file in (home / "figures").rglob("*.png"))
+
+
+def test_a_second_run_executes_nothing(smoke):
+    reports = smoke[0]
+    before = {file: file.stat().st_mtime_ns for file in (reports / "smoke" / "results").iterdir()}
+    log, seconds = reproduce(reports)
+    assert "nothing to do" in log and seconds < 15
+    assert {file: file.stat().st_mtime_ns for file in before} == before

@@ -1,0 +1,171 @@
+"""Agreement of masks and scores: hand values, closed forms, enumeration and simulation of chance."""
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+import torch
+
+from mpstudy import stability
+from mpstudy.errors import StudyError
+
+A = {"layers.0.mlp": [0, 1, 2], "layers.1.mlp": [5]}
+B = {"layers.0.mlp": [1, 2, 3, 4], "layers.1.mlp": []}
+NOTHING = {"layers.0.mlp": [], "layers.1.mlp": []}
+SIZES = {"layers.0.mlp": 6, "layers.1.mlp": 6}
+
+
+def random_mask(rng, removed, sizes):
+    return {key: rng.permutation(sizes[key])[: removed[key]] for key in sizes}
+
+
+def all_masks(removed, sizes):
+    per_key = [list(combinations(range(sizes[key]), removed[key])) for key in sizes]
+    return [dict(zip(sizes, chosen, strict=True)) for chosen in product(*per_key)]
+
+
+def test_overlaps_by_hand():
+    assert stability.jaccard(A, B) == 2 / 6
+    assert stability.jaccard_by_key(A, B) == {"layers.0.mlp": 2 / 5, "layers.1.mlp": 0}
+    assert stability.overlap(A, B) == 4 / 8
+    expected = 2 * (3 * 4 / 6 + 0) / 8
+    assert stability.chance_corrected_overlap(A, B, SIZES) == (0.5 - expected) / (1 - expected)
+
+
+def test_tensors_count_as_their_indices():
+    tensors = {key: torch.tensor(values, dtype=torch.long) for key, values in A.items()}
+    assert stability.jaccard(tensors, A) == 1
+
+
+def test_masks_that_remove_nothing_agree():
+    assert stability.jaccard(NOTHING, NOTHING) == stability.overlap(NOTHING, NOTHING) == 1
+    assert stability.jaccard_by_key(NOTHING, NOTHING) == dict.fromkeys(NOTHING, 1)
+    assert stability.jaccard({}, {}) == 1
+    assert stability.chance_corrected_overlap(NOTHING, NOTHING, SIZES) == 1
+    assert stability.jaccard(A, NOTHING) == stability.overlap(A, NOTHING) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_properties_of_random_masks(seed):
+    rng = np.random.default_rng(seed)
+    sizes = {"heads": 9, "mlp": 40}
+    a, b = random_mask(rng, {"heads": 2, "mlp": 10}, sizes), random_mask(rng, {"heads": 3, "mlp": 17}, sizes)
+    shuffled = {key: rng.permutation(indices) for key, indices in a.items()}
+    for agreement in (stability.jaccard, stability.overlap):
+        assert agreement(a, shuffled) == 1
+        assert 0 <= agreement(a, b) == agreement(b, a) <= 1
+    jaccard = stability.jaccard(a, b)
+    assert stability.overlap(a, b) == pytest.approx(2 * jaccard / (1 + jaccard))
+    assert stability.chance_corrected_overlap(a, shuffled, sizes) == 1
+    assert stability.chance_corrected_overlap(a, b, sizes) < stability.overlap(a, b)
+
+
+def test_masks_that_avoid_each_other_are_below_chance():
+    assert stability.chance_corrected_overlap({"mlp": [0, 1]}, {"mlp": [2, 3]}, {"mlp": 4}) == -1
+
+
+@pytest.mark.parametrize(
+    ("removed", "sizes"),
+    [
+        ({"mlp": 2}, {"mlp": 6}),
+        ({"mlp": 4}, {"mlp": 6}),
+        ({"heads": 1, "mlp": 2}, {"heads": 3, "mlp": 5}),
+        ({"layers.0": 1, "layers.1": 1, "layers.2": 2}, {"layers.0": 4, "layers.1": 4, "layers.2": 4}),
+        ({"heads": 0, "mlp": 2, "all": 2}, {"heads": 3, "mlp": 4, "all": 2}),
+    ],
+)
+def test_expected_values_equal_the_mean_over_all_pairs_of_masks(removed, sizes):
+    masks = all_masks(removed, sizes)
+    first = masks[0]  # by symmetry one mask may stay fixed
+    jaccards = [stability.jaccard(first, mask) for mask in masks]
+    corrected = [stability.chance_corrected_overlap(first, mask, sizes) for mask in masks]
+    assert stability.expected_jaccard(removed, sizes) == pytest.approx(np.mean(jaccards), abs=1e-12)
+    assert np.mean(corrected) == pytest.approx(0, abs=1e-12)
+
+
+def test_expected_jaccard_of_one_head_in_nine():
+    assert stability.expected_jaccard({"heads": 1}, {"heads": 9}) == pytest.approx(1 / 9)
+
+
+def test_expected_jaccard_at_its_ends():
+    assert stability.expected_jaccard({"mlp": 0}, {"mlp": 8}) == 1
+    assert stability.expected_jaccard({"mlp": 8}, {"mlp": 8}) == pytest.approx(1)
+
+
+def test_expected_jaccard_at_the_size_of_a_model_tends_to_the_ratio_of_expectations():
+    keys = [f"layers.{i}.mlp" for i in range(30)]
+    share = 0.25
+    value = stability.expected_jaccard(dict.fromkeys(keys, 384), dict.fromkeys(keys, 1536))
+    assert share / (2 - share) < value < share / (2 - share) + 1e-4
+
+
+def test_expected_values_by_simulation():
+    rng = np.random.default_rng(0)
+    sizes, removed = {"heads": 9, "mlp": 50}, {"heads": 3, "mlp": 10}
+    pairs = [(random_mask(rng, removed, sizes), random_mask(rng, removed, sizes)) for _ in range(2000)]
+    jaccards = [stability.jaccard(a, b) for a, b in pairs]
+    corrected = [stability.chance_corrected_overlap(a, b, sizes) for a, b in pairs]
+    for sample, expected in ((jaccards, stability.expected_jaccard(removed, sizes)), (corrected, 0)):
+        standard_error = np.std(sample) / np.sqrt(len(sample))
+        assert abs(np.mean(sample) - expected) < 4 * standard_error
+
+
+def test_spearman_by_hand_and_under_monotone_maps():
+    x = {"a": np.array([1.0, 2, 3, 4]), "b": np.array([1.0, 2, 3])}
+    y = {"a": np.array([1.0, 3, 2, 4]), "b": np.array([-1.0, -2, -3])}
+    by_key = stability.spearman_by_key(x, y)  # 1 - 6 sum d^2 / (n (n^2 - 1))
+    assert by_key == pytest.approx({"a": 1 - 6 * 2 / 60, "b": -1})
+    assert stability.spearman(x, y) == pytest.approx((0.8 - 1) / 2)
+    mapped = {key: np.exp(3 * values) for key, values in x.items()}
+    assert stability.spearman(x, mapped) == pytest.approx(1)
+
+
+def test_relative_change_by_hand():
+    x = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([4.0])}
+    y = {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([4.0])}
+    assert stability.relative_change(x, y) == pytest.approx(1 / 5)
+    assert stability.relative_change(x, x) == 0
+    doubled = {key: 2 * values for key, values in x.items()}
+    assert stability.relative_change(x, doubled) == pytest.approx(1)
+
+
+def test_relative_change_survives_scores_whose_squares_underflow_in_fp32():
+    x, y = {"a": np.float32([1e-25])}, {"a": np.float32([3e-25])}
+    assert stability.relative_change(x, y) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: stability.jaccard(A, {"layers.0.mlp": []}),
+        lambda: stability.chance_corrected_overlap(A, B, {"layers.0.mlp": 6}),
+        lambda: stability.expected_jaccard({"layers.1.mlp": 1}, {}),
+        lambda: stability.relative_change({"layers.1.mlp": [1.0]}, {}),
+    ],
+)
+def test_different_keys_are_named(call):
+    with pytest.raises(StudyError, match="only one side has layers.1.mlp"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: stability.jaccard({"m": [True, False]}, {"m": [0]}), "integer indices, not bool"),
+        (lambda: stability.jaccard({"m": [0.5]}, {"m": [0]}), "integer indices, not float64"),
+        (lambda: stability.jaccard({"m": [[0, 1]]}, {"m": [0]}), "1-D array"),
+        (lambda: stability.jaccard({"m": [1, 1]}, {"m": [0]}), "distinct indices"),
+        (lambda: stability.overlap({"m": [-1]}, {"m": [0]}), "distinct indices from 0"),
+        (lambda: stability.chance_corrected_overlap({"m": [4]}, {"m": [0]}, {"m": 4}), "removes unit 4"),
+        (lambda: stability.expected_jaccard({"m": 5}, {"m": 4}), "cannot remove 5 units of 'm'"),
+        (lambda: stability.expected_jaccard({"m": -1}, {"m": 4}), "cannot remove -1 units"),
+        (lambda: stability.spearman({"m": [1, 1]}, {"m": [1, 2]}), "scores of 'm' are all equal"),
+        (lambda: stability.spearman({}, {}), "at least one key"),
+        (lambda: stability.spearman({"m": [1, np.nan]}, {"m": [1, 2]}), "NaN"),
+        (lambda: stability.spearman({"m": [1, 2, 3]}, {"m": [1, 2]}), "one length"),
+        (lambda: stability.relative_change({"m": [0.0]}, {"m": [1.0]}), "all zero"),
+    ],
+)
+def test_bad_input_is_one_clear_error(call, message):
+    with pytest.raises(StudyError, match=message):
+        call()
