@@ -9,7 +9,9 @@ from .errors import StudyError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends in one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m mpstudy", description="A reproducible study of robust LLM pruning.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mpstudy", description="A reproducible study of robust LLM pruning."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     cli_study.add_commands(commands)

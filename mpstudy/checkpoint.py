@@ -49,7 +49,12 @@ def save_pruned(model, folder: str | Path, *, tokenizer=None, meta: dict | None 
         if tokenizer is not None:
             tokenizer.save_pretrained(staged)
         save_file(state, str(staged / WEIGHTS), metadata={"format": "pt"})
-        facts = {"format": FORMAT, "units": unit_counts(model), "sha256": _sha256(staged / WEIGHTS), "meta": meta or {}}
+        facts = {
+            "format": FORMAT,
+            "units": unit_counts(model),
+            "sha256": _sha256(staged / WEIGHTS),
+            "meta": meta or {},
+        }
         (staged / MARK).write_text(json.dumps(facts, indent=1))
         if folder.exists():
             shutil.rmtree(folder)
@@ -75,10 +80,14 @@ def load_pruned(folder: str | Path):
         resize(model, facts["units"])
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
-        raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy: {str(error).splitlines()[0]}") from error
+        raise StudyError(
+            f"{folder} is not a pruned checkpoint of mpstudy: {str(error).splitlines()[0]}"
+        ) from error
     tied = set(getattr(model, "all_tied_weights_keys", {}))
     if unexpected or set(missing) - tied:
-        raise StudyError(f"{folder} does not fit its own config: {sorted(set(missing) - tied) + sorted(unexpected)}")
+        raise StudyError(
+            f"{folder} does not fit its own config: {sorted(set(missing) - tied) + sorted(unexpected)}"
+        )
     model.tie_weights()
     return model.eval()
 
@@ -90,7 +99,9 @@ def read_facts(folder: str | Path) -> dict:
         if facts["format"] != FORMAT or not {"units", "sha256"} <= facts.keys():
             raise KeyError("format")
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy (no valid {MARK}: {error})") from error
+        raise StudyError(
+            f"{folder} is not a pruned checkpoint of mpstudy (no valid {MARK}: {error})"
+        ) from error
     return facts
 
 
@@ -103,7 +114,9 @@ def _state_dict(model) -> dict[str, torch.Tensor]:
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed * 1.05 + 2**20:
-        raise StudyError(f"no space for a checkpoint in {folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
+        raise StudyError(
+            f"no space for a checkpoint in {folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -70,7 +70,7 @@ def _perturbation(name) -> None:
 
 
 def _task(name) -> None:
-    from .zeroshot_items import TASKS
+    from .tasks import TASKS
 
     check_choice("zero-shot task", name, TASKS)
 
@@ -142,7 +142,9 @@ def _check_model(parameters: dict) -> None:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     for ratio in parameters.get("ratios", [parameters["ratio"]] if "ratio" in parameters else []):
         if removed_count(groups, heads // groups * head_dim, ratio) == groups:
-            raise StudyError(f"ratio {ratio} removes all heads of a layer of {parameters['model']}; use a smaller ratio")
+            raise StudyError(
+                f"ratio {ratio} removes all heads of a layer of {parameters['model']}; use a smaller ratio"
+            )
 
 
 def _check_windows(corpora, window) -> None:

@@ -56,14 +56,24 @@ def add_commands(commands) -> None:
 
 def _parser(commands, name, brief, text):
     return commands.add_parser(
-        name, help=brief, description=textwrap.dedent(text), formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=brief,
+        description=textwrap.dedent(text),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
 def _add_score(parser) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--pruner", required=True)
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting of the pruner")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the pruner",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--tokens", type=Path, metavar="FILE.npy")
     source.add_argument("--corpus", default="sotu-early")
@@ -103,12 +113,16 @@ def _add_recover(parser) -> None:
 
     parser.add_argument("model", metavar="FOLDER")
     parser.add_argument("--instructions", default="alpaca-demo")
-    parser.add_argument("--rows", type=int, help="train on so many rows (default: all but the validation rows)")
+    parser.add_argument(
+        "--rows", type=int, help="train on so many rows (default: all but the validation rows)"
+    )
     parser.add_argument("--validation", type=int, default=50)
     recipe = Recipe()
     for name in ("r", "alpha", "dropout", "lr", "epochs", "batch_size", "warmup_steps", "cutoff"):
         default = getattr(recipe, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}"
+        )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.set_defaults(func=recover)
@@ -120,18 +134,24 @@ def score(options) -> None:
 
     settings = dict(_setting(text) for text in options.settings)
     pruners.check_settings(options.pruner, settings)
-    checks.validate({"model": options.model, "layers": options.layers, "seeds": [options.seed, options.sample_seed][:1]})
+    checks.validate({"model": options.model, "layers": options.layers})
     batch = _tokens(options.tokens) if options.tokens else None
     model = models.load_model(options.model)
     if batch is None:
         batch = _calibration(options)
     elif batch.max() >= model.config.vocab_size or batch.min() < 0:
-        raise StudyError(f"{options.tokens} holds token ids outside this model's vocabulary of {model.config.vocab_size}")
+        raise StudyError(
+            f"{options.tokens} holds token ids outside this model's vocabulary of {model.config.vocab_size}"
+        )
     begin = time.perf_counter()
-    found = pruners.score(options.pruner, model, [batch], prunable_units(model, options.layers), seed=options.seed, **settings)
+    found = pruners.score(
+        options.pruner, model, [batch], prunable_units(model, options.layers), seed=options.seed, **settings
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     found.save(options.out)
-    print(f"{options.out}: {len(found.values)} unit sets scored by {options.pruner} in {time.perf_counter() - begin:.1f} s")
+    print(
+        f"{options.out}: {len(found.values)} unit sets scored by {options.pruner} in {time.perf_counter() - begin:.1f} s"
+    )
     for name, value in found.meta.items():
         print(f"  {name}: {value}")
 
@@ -181,9 +201,13 @@ def evaluate(options) -> None:
         print(json.dumps(result))
         return
     print(f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f} (standard error)")
-    print(f"window {result['window']}, {result['tokens']} tokens predicted, {result['parameters']:,} parameters")
+    print(
+        f"window {result['window']}, {result['tokens']} tokens predicted, {result['parameters']:,} parameters"
+    )
     for row in result.get("zero_shot", []):
-        print(f"{row['task']}: {row['metric']} {row['value']:.3f} ± {row['stderr']:.3f} (chance {row['chance']:.2f}, n = {row['n_items']})")
+        print(
+            f"{row['task']}: {row['metric']} {row['value']:.3f} ± {row['stderr']:.3f} (chance {row['chance']:.2f}, n = {row['n_items']})"
+        )
 
 
 def recover(options) -> None:
@@ -195,7 +219,9 @@ def recover(options) -> None:
     rows = data.load_instructions(options.instructions)
     training, validation = data.split_instructions(rows, validation=options.validation, seed=options.seed)
     if options.rows is not None and not 0 < options.rows <= len(training):
-        raise StudyError(f"--rows {options.rows} of {len(training)} training rows: allowed is 1 to {len(training)}")
+        raise StudyError(
+            f"--rows {options.rows} of {len(training)} training rows: allowed is 1 to {len(training)}"
+        )
     from . import recover
 
     model, tokenizer = models.load_model(options.model), models.load_tokenizer(options.model)
@@ -225,19 +251,23 @@ class _Steps:
 
 
 def _last_validation(adapter) -> float:
-    return next(row["validation_loss"] for row in reversed(adapter.meta["history"]) if "validation_loss" in row)
+    return next(
+        row["validation_loss"] for row in reversed(adapter.meta["history"]) if "validation_loss" in row
+    )
 
 
 def _setting(text: str):
-    import yaml
-
     key, separator, value = text.partition("=")
     if not separator:
         raise StudyError(f"--set takes KEY=VALUE, not {text!r}")
-    try:
-        return key, float(value) if "e" in value.lower() and value.lower() not in ("true", "false") else yaml.safe_load(value)
-    except ValueError:
-        return key, value
+    if value in ("true", "false"):
+        return key, value == "true"
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, value
 
 
 def _tokens(path: Path):
@@ -249,7 +279,9 @@ def _tokens(path: Path):
     except (OSError, ValueError) as error:
         raise StudyError(f"cannot read tokens from {str(path)!r}: {error}") from error
     if array.dtype != np.int64 or array.ndim != 2 or array.shape[1] < 2:
-        raise StudyError(f"{path} must hold an int64 array (samples, length >= 2), not {array.dtype} {array.shape}")
+        raise StudyError(
+            f"{path} must hold an int64 array (samples, length >= 2), not {array.dtype} {array.shape}"
+        )
     return torch.from_numpy(array)
 
 

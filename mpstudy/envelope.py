@@ -34,7 +34,9 @@ class ProxResult:
         return {name: getattr(self, name) for name in names}
 
 
-def prox_point(loss_and_gradient, like: Vector, *, rho, max_steps, tol, step_size=None, shrink=None) -> ProxResult:
+def prox_point(
+    loss_and_gradient, like: Vector, *, rho, max_steps, tol, step_size=None, shrink=None
+) -> ProxResult:
     """Minimise the envelope's inner problem from d = 0.
 
     Parameters
@@ -57,13 +59,15 @@ def prox_point(loss_and_gradient, like: Vector, *, rho, max_steps, tol, step_siz
     residuals: list[float] = []
     evaluations, rejected = 1, 0
     while len(residuals) < max_steps:
-        trial = shrink({n: (1 - gamma / rho) * d[n] - gamma * gradient[n] for n in d}, gamma)
+        trial = shrink({name: torch.lerp(d[name], -rho * gradient[name], gamma / rho) for name in d}, gamma)
         trial_loss, trial_gradient = loss_and_gradient(trial)
         evaluations += 1
         if trial_loss + dot(trial, trial) / (2 * rho) > loss_start and dot(trial, trial) > 0:
             rejected, gamma = rejected + 1, gamma / 4
             if rejected > MAX_REJECTED:
-                raise StudyError(f"the prox solver diverges: no step size down to {gamma:.1e} lowers the loss (rho = {rho})")
+                raise StudyError(
+                    f"the prox solver diverges: no step size down to {gamma:.1e} lowers the loss (rho = {rho})"
+                )
             continue
         gamma = _spectral_step(d, gradient, trial, trial_gradient, rho, gamma)
         d, loss, gradient = trial, trial_loss, trial_gradient

@@ -27,14 +27,22 @@ def perplexity(model, windows: torch.Tensor, *, batch_size: int = 8) -> dict:
     StudyError: a non-finite loss.
     """
     device = next(model.parameters()).device
-    means = torch.cat([_window_losses(model, batch.to(device)) for batch in windows.split(batch_size)]).double()
+    means = torch.cat(
+        [_window_losses(model, batch.to(device)) for batch in windows.split(batch_size)]
+    ).double()
     nll = means.mean().item()
     if not math.isfinite(nll):
         raise StudyError(f"the evaluation loss is {nll}: the model's weights are not usable")
     spread = means.std().item() / math.sqrt(len(means)) if len(means) > 1 else float("nan")
     count, window = windows.shape
     value = math.exp(nll)
-    return {"perplexity": value, "stderr": value * spread, "nll": nll, "tokens": count * (window - 1), "window": window}
+    return {
+        "perplexity": value,
+        "stderr": value * spread,
+        "nll": nll,
+        "tokens": count * (window - 1),
+        "window": window,
+    }
 
 
 def _window_losses(model, batch: torch.Tensor) -> torch.Tensor:
@@ -71,7 +79,14 @@ def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: i
         for phase, values in phases.items():
             low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
             tokens = prompt if phase == "prefill" else new_tokens
-            row = {"model": name, "phase": phase, "tokens": tokens, "median_s": middle, "low_s": low, "high_s": high}
+            row = {
+                "model": name,
+                "phase": phase,
+                "tokens": tokens,
+                "median_s": middle,
+                "low_s": low,
+                "high_s": high,
+            }
             rows.append(row | {"repeats": repeats})
     return rows
 

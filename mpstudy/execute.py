@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mpstudy import __version__, machine
 from mpstudy.errors import StudyError
+from mpstudy.files import write_atomically
 from mpstudy.fingerprint import package_versions, sha256
 from mpstudy.paths import ROOT, cache_dir
 from mpstudy.profiles import Spec
@@ -219,14 +220,3 @@ def _publish(spec: Spec, work: Path, home: Path, result: dict) -> None:
     text = json.dumps(result | {"files": names}, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(file, scrub(text, home, spec.parameters) + "\n")
     shutil.rmtree(work.parent)
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a whole file or none of it, also when the machine stops in between."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, file)

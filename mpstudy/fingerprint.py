@@ -4,17 +4,15 @@ In it: parameters, threads, the notebook's source, the modules of ``mpstudy`` it
 import), the committed data files, the checksums of the fetched inputs and of the model, the versions of the
 packages that compute, and the fingerprints of the runs whose results it reads. Not in it: modules that the
 notebook does not import, such as the runner, so that a nicer report never reruns an experiment.
-``mpstudy/__init__.py`` holds only the version and is left out.
 """
 
-import ast
 import hashlib
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mpstudy import manifest, sources
-from mpstudy.errors import StudyError
+from mpstudy.codebase import imported_files
 from mpstudy.paths import DATA, ROOT, cache_dir
 from mpstudy.profiles import Spec, read_cells
 
@@ -58,15 +56,10 @@ def _version(name: str) -> str | None:
 
 def library_files(notebook: Path, root: Path = ROOT) -> list[Path]:
     """The files of ``<root>/mpstudy`` that the notebook imports, directly or through others, sorted."""
-    found, waiting = set(), set()
+    found = set()
     for index, cell in enumerate(read_cells(notebook)):
         if cell["cell_type"] == "code":
-            waiting |= _imports(_plain(cell["source"]), f"{notebook.name}, cell {index}", "", root)
-    while waiting:
-        file = waiting.pop()
-        found.add(file)
-        package = ".".join(file.relative_to(root).parent.parts)
-        waiting |= _imports(file.read_text(encoding="utf-8"), file.name, package, root) - found
+            found |= imported_files(_plain(cell["source"]), f"{notebook.name}, cell {index}", root=root)
     return sorted(found)
 
 
@@ -74,31 +67,6 @@ def _plain(source: list[str] | str) -> str:
     """A cell's source with IPython's ``%`` and ``!`` lines emptied, so that it is Python."""
     lines = "".join(source).splitlines()
     return "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in lines)
-
-
-def _imports(source: str, where: str, package: str, root: Path) -> set[Path]:
-    """Files of the library imported anywhere in ``source``, inside functions too."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        raise StudyError(f"{where} is not valid Python: {error.msg} (line {error.lineno})") from error
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            base = ".".join(parents + ([node.module] if node.module else []))
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return {file for name in names if name.startswith("mpstudy.") for file in _module_files(root, name)}
-
-
-def _module_files(root: Path, name: str) -> list[Path]:
-    """The file of a module; all files of a package, since a registry may load any of them by name."""
-    path = root.joinpath(*name.split("."))
-    if path.is_dir():
-        return list(path.rglob("*.py"))
-    return [path.with_suffix(".py")] if path.with_suffix(".py").is_file() else []
 
 
 def _data_files() -> list[Path]:

@@ -37,7 +37,9 @@ def loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict, 
     """
     loss = causal_loss(model, batch.to(next(iter(parameters.values())).device))
     if not torch.isfinite(loss):
-        raise StudyError(f"the loss is {loss.item()} at step {step}; the weights, the tokens or the settings are not usable")
+        raise StudyError(
+            f"the loss is {loss.item()} at step {step}; the weights, the tokens or the settings are not usable"
+        )
     gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))
     for name, gradient in gradients.items():
         if not torch.isfinite(gradient.sum()):

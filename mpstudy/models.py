@@ -89,7 +89,10 @@ def build_bundled(name: str = BUNDLED[0]) -> Path:
             model, tokenizer = _read_gguf(manifest.path("smollm2-gguf"))
         else:
             source = build_bundled()
-            model, tokenizer = ungroup(LlamaForCausalLM.from_pretrained(source)), AutoTokenizer.from_pretrained(source)
+            model, tokenizer = (
+                ungroup(LlamaForCausalLM.from_pretrained(source)),
+                AutoTokenizer.from_pretrained(source),
+            )
         model.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
         try:
@@ -115,7 +118,9 @@ def _from_pretrained(auto_class, source: str, **kwargs):
     """``from_pretrained`` that never waits for a hub that cannot answer, and fails in one line."""
     local = Path(source).is_dir() or hub_commit(source) is not None
     if not local and (constants.HF_HUB_OFFLINE or not hub.reachable(constants.ENDPOINT)):
-        raise StudyError(f"model {source!r} is not in the local cache and {constants.ENDPOINT} is not within reach; give a folder")
+        raise StudyError(
+            f"model {source!r} is not in the local cache and {constants.ENDPOINT} is not within reach; give a folder"
+        )
     try:
         return auto_class.from_pretrained(source, local_files_only=local, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

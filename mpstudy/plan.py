@@ -29,7 +29,11 @@ class Plan:
 
     def to_json(self) -> dict:
         """Plain lists for a JSON file."""
-        return {"removed": {k: v.tolist() for k, v in self.removed.items()}, "counts": self.counts, "meta": self.meta}
+        return {
+            "removed": {k: v.tolist() for k, v in self.removed.items()},
+            "counts": self.counts,
+            "meta": self.meta,
+        }
 
     @classmethod
     def from_json(cls, data: dict) -> "Plan":
@@ -76,7 +80,9 @@ def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local") 
     for key, indices in removed.items():
         if len(indices) == units.counts[key]:
             kind = "heads" if key.endswith("attention") else "MLP channels"
-            raise StudyError(f"ratio {ratio} with {scope} scope removes all {kind} of {key}; use a smaller ratio")
+            raise StudyError(
+                f"ratio {ratio} with {scope} scope removes all {kind} of {key}; use a smaller ratio"
+            )
     meta = {"ratio": ratio, "scope": scope, "pruner": scores.meta.get("pruner", "unknown")}
     return Plan(removed, dict(units.counts), meta)
 
@@ -106,6 +112,8 @@ def _check_fit(scores: Scores, units: Units) -> None:
         value = scores.values.get(unit_set.key)
         if value is None or value.shape != (unit_set.count,):
             have = "none" if value is None else tuple(value.shape)
-            raise StudyError(f"the scores do not fit the model: {unit_set.key} has {unit_set.count} units, scores {have}")
+            raise StudyError(
+                f"the scores do not fit the model: {unit_set.key} has {unit_set.count} units, scores {have}"
+            )
         if not math.isfinite(float(value.sum())):
             raise StudyError(f"the scores of {unit_set.key} are not finite")

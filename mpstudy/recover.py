@@ -46,7 +46,9 @@ class Adapter:
             raise StudyError(f"{path} is not an adapter file of mpstudy ({error})") from error
 
 
-def train_adapter(model, tokenizer, training, validation, *, recipe: Recipe, seed: int = 0, log=lambda row: None) -> Adapter:
+def train_adapter(
+    model, tokenizer, training, validation, *, recipe: Recipe, seed: int = 0, log=lambda row: None
+) -> Adapter:
     """Train LoRA weights for ``model``, which is not changed.
 
     ``training`` and ``validation`` are instruction rows (``instruction``, ``input``, ``output``). ``seed`` draws the data order, the
@@ -69,7 +71,13 @@ def train_adapter(model, tokenizer, training, validation, *, recipe: Recipe, see
         trainable = [p for p in peft_model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trainable, lr=recipe.lr, weight_decay=0.0)
         schedule = get_linear_schedule_with_warmup(optimiser, recipe.warmup_steps, steps)
-        record({"step": 0, "steps": steps, "validation_loss": response_loss(peft_model, held_out, tokenizer.pad_token_id)})
+        record(
+            {
+                "step": 0,
+                "steps": steps,
+                "validation_loss": response_loss(peft_model, held_out, tokenizer.pad_token_id),
+            }
+        )
         for step, batch in enumerate(_batches(examples, recipe), start=1):
             loss = _train_step(peft_model, _pad(batch, tokenizer.pad_token_id), optimiser, schedule)
             if not math.isfinite(loss):
@@ -140,7 +148,13 @@ def _with_lora(model, recipe: Recipe):
     dropout = recipe.dropout
     return get_peft_model(
         model,
-        LoraConfig(r=recipe.r, lora_alpha=recipe.alpha, lora_dropout=dropout, target_modules=list(TARGETS), task_type="CAUSAL_LM"),
+        LoraConfig(
+            r=recipe.r,
+            lora_alpha=recipe.alpha,
+            lora_dropout=dropout,
+            target_modules=list(TARGETS),
+            task_type="CAUSAL_LM",
+        ),
     )
 
 

@@ -63,13 +63,12 @@ def run_profile(
         raise StudyError(f"jobs must be at least 1, not {jobs}")
     home = reports / profile.name
     with _locked(home):
-        if again:
-            for spec in profile.runs:
-                result_file(home, spec.name).unlink(missing_ok=True)
         prints = fingerprints(profile)
-        due = _due(profile, home, prints)
+        due = list(profile.runs) if again else _due(profile, home, prints)
         if due:
             estimates = _announce(profile, due, home, jobs)
+            for spec in due:  # an outdated result must not be read or shown, and `again` survives a kill
+                result_file(home, spec.name).unlink(missing_ok=True)
             threads = max(1, profile.threads // jobs)
 
             def unit(spec: Spec, work: Path) -> None:

@@ -84,7 +84,11 @@ class Study:
         digest = cache.weights_digest(model)
         found = {}
         for name, windows in self.texts.items():
-            key = {"model": digest, "tokens": cache.tokens_digest(windows), "threads": torch.get_num_threads()}
+            key = {
+                "model": digest,
+                "tokens": cache.tokens_digest(windows),
+                "threads": torch.get_num_threads(),
+            }
             compute = lambda windows=windows: evaluate.perplexity(model, windows)  # noqa: E731
             found[name] = cache.cached_json("perplexity", key, "mpstudy.evaluate", compute)
         return found
@@ -93,11 +97,18 @@ class Study:
         """Zero-shot rows of ``model`` (see :func:`mpstudy.zeroshot.evaluate_tasks`)."""
         from . import zeroshot  # lm-eval takes seconds to import; only one notebook needs it
 
-        key = {"model": cache.weights_digest(model), "tasks": tasks, "limit": limit, "threads": torch.get_num_threads()}
+        key = {
+            "model": cache.weights_digest(model),
+            "tasks": tasks,
+            "limit": limit,
+            "threads": torch.get_num_threads(),
+        }
         compute = lambda: {"rows": zeroshot.evaluate_tasks(model, self.tokenizer, tasks, limit=limit)}  # noqa: E731
         return cache.cached_json("zeroshot", key, "mpstudy.zeroshot", compute)["rows"]
 
-    def recover(self, model, training: list[dict], validation: list[dict], recipe, *, seed: int, log=lambda row: None):
+    def recover(
+        self, model, training: list[dict], validation: list[dict], recipe, *, seed: int, log=lambda row: None
+    ):
         """The recovered (merged) model and its adapter (see :mod:`mpstudy.recover`)."""
         from . import recover  # PEFT takes seconds to import
 

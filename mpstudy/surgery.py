@@ -20,7 +20,11 @@ def remove_units(model: nn.Module, plan) -> nn.Module:
             kept[removed] = False
             lines = kept.repeat_interleave(part.block).nonzero().squeeze(1)
             parameter = model.get_parameter(part.name)
-            _replace(model, part, parameter.detach().index_select(part.dim, lines.to(parameter.device)).contiguous())
+            _replace(
+                model,
+                part,
+                parameter.detach().index_select(part.dim, lines.to(parameter.device)).contiguous(),
+            )
     return model
 
 
@@ -30,7 +34,9 @@ def zero_units(model: nn.Module, plan) -> nn.Module:
         for unit_set, removed in _planned(model, plan):
             for part in unit_set.slices:
                 parameter = model.get_parameter(part.name)
-                lines = parameter.movedim(part.dim, 0).view(unit_set.count, part.block, *_rest(parameter, part.dim))
+                lines = parameter.movedim(part.dim, 0).view(
+                    unit_set.count, part.block, *_rest(parameter, part.dim)
+                )
                 lines[removed.to(parameter.device)] = 0
     return model
 
@@ -82,7 +88,9 @@ def _planned(model: nn.Module, plan):
     for key, removed in plan.removed.items():
         if key not in sets or plan.counts[key] != sets[key].count:
             have = sets[key].count if key in sets else "no such set"
-            raise StudyError(f"the plan does not fit this model: {key} has {plan.counts[key]} units in the plan, {have} here")
+            raise StudyError(
+                f"the plan does not fit this model: {key} has {plan.counts[key]} units in the plan, {have} here"
+            )
         if len(removed):
             yield sets[key], removed
 

@@ -2,8 +2,8 @@
 
 Each run that has ``verify`` parameters is executed with them through the same unit of work, in a temporary
 folder with an empty cache of computed values. Its rows are joined with the committed rows of the same table
-on every column that holds no float (and on float columns whose tolerance is ``exact``); the columns that have a
-tolerance in the profile are compared, all others, such as timings, are not.
+on every column that holds no float (and on float columns whose tolerance is ``exact``); the columns that
+have a tolerance in the profile are compared, all others, such as timings, are not.
 """
 
 import json

@@ -13,7 +13,6 @@ import math
 import os
 import random
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,30 +25,9 @@ import yaml
 from . import data, zeroshot_items
 from .errors import StudyError, check_choice
 from .paths import DATA, cache_dir
+from .tasks import TASKS, Task
 
 CLOZE_CORPUS = "sotu-late"  # addresses from 1946 on: calibration only ever sees the earlier ones
-
-
-@dataclass(frozen=True)
-class Task:
-    """A zero-shot task: the one metric reported for it and the accuracy of guessing (0 to 1)."""
-
-    name: str
-    metric: str
-    chance: float
-    description: str
-
-
-# The metric is fixed per task, on the dense model, before any pruning. ``acc`` compares summed
-# log-probabilities: right for verbs of one token and for names, where dividing by the length would favour
-# "North America" over "Europe". ``acc_norm`` divides them by the length in characters: right for whole
-# sentences, where the sum would favour the shortest.
-_TASKS = (
-    Task("facts", "acc", 0.25, "well-known facts: the true end of a sentence among four"),
-    Task("agreement", "acc", 0.5, "subject-verb agreement across a noun of the other number"),
-    Task("cloze", "acc_norm", 0.25, "the next sentence of an address among three of other addresses"),
-)
-TASKS = {task.name: task for task in _TASKS}
 
 
 def check_tasks(names) -> None:

@@ -59,4 +59,6 @@ def _check_value(name, key, value, default):
     if kind in (int, float) and not math.isfinite(value):
         raise StudyError(f"{key} of pruner {name!r} must be finite, not {value!r}")
     if key in POSITIVE and value <= 0 or key in NON_NEGATIVE and value < 0:
-        raise StudyError(f"{key} of pruner {name!r} must be {'>' if key in POSITIVE else '>='} 0, not {value!r}")
+        raise StudyError(
+            f"{key} of pruner {name!r} must be {'>' if key in POSITIVE else '>='} 0, not {value!r}"
+        )

@@ -16,7 +16,17 @@ from ..units import Units, reduce_to_units
 
 
 def moreau(
-    model, batches, units, *, seed=0, rho=0.05, sigma=0.0, noise="relative", max_steps=30, tol=0.1, step_size=None
+    model,
+    batches,
+    units,
+    *,
+    seed=0,
+    rho=0.05,
+    sigma=0.0,
+    noise="relative",
+    max_steps=30,
+    tol=0.1,
+    step_size=None,
 ) -> Scores:
     """Scores from the Moreau envelope of radius ``rho`` (weight squared per nat).
 
@@ -30,23 +40,46 @@ def moreau(
 
 
 def moreau_gs(
-    model, batches, units, *, seed=0, rho=0.05, eta=0.002, sigma=0.0, noise="relative", max_steps=30, tol=0.1, step_size=None
+    model,
+    batches,
+    units,
+    *,
+    seed=0,
+    rho=0.05,
+    eta=0.002,
+    sigma=0.0,
+    noise="relative",
+    max_steps=30,
+    tol=0.1,
+    step_size=None,
 ) -> Scores:
     """Scores from the group-sparse envelope: ``eta * sum_g ||d_g||_2`` is added, g running over the structural units.
 
     A unit whose joint gradient norm at the prox point is below ``eta`` (nat per weight) scores exactly zero;
     ``zero_share`` in the metadata is the share of such units. The other settings are those of :func:`moreau`.
     """
-    settings = {"pruner": "moreau-gs", "rho": rho, "eta": eta, "sigma": sigma, "noise": noise, "tol": tol, "seed": seed}
+    settings = {
+        "pruner": "moreau-gs",
+        "rho": rho,
+        "eta": eta,
+        "sigma": sigma,
+        "noise": noise,
+        "tol": tol,
+        "seed": seed,
+    }
     solver = {"rho": rho, "max_steps": max_steps, "tol": tol, "step_size": step_size}
-    return _envelope_scores(model, batches, units, settings, solver, lambda d, t: shrink_units(units, d, t * eta))
+    return _envelope_scores(
+        model, batches, units, settings, solver, lambda d, t: shrink_units(units, d, t * eta)
+    )
 
 
 def shrink_units(units: Units, d: dict, threshold: float) -> dict:
     """Group soft-thresholding over structural units: ``max(0, 1 - t/||d_g||) d_g``, in new tensors."""
     shrunk = dict(d)
     for unit_set in units:
-        norms = reduce_to_units(unit_set, {part.name: d[part.name].square() for part in unit_set.slices}).sqrt()
+        norms = reduce_to_units(
+            unit_set, {part.name: d[part.name].square() for part in unit_set.slices}
+        ).sqrt()
         factor = (1 - threshold / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_min(0)
         for part in unit_set.slices:
             shape = [1] * d[part.name].dim()
@@ -84,8 +117,14 @@ def _smoothed(model, batches, weights, original, d, draws):
                 weight.copy_(original[name] + d[name] + u[name] if u else original[name] + d[name])
         value, gradients = mean_gradients(model, batches, weights)
         loss += value / len(draws)
-        total = gradients if total is None else {name: total[name] + gradients[name] for name in total}
-    return loss, {name: gradient.float() / len(draws) for name, gradient in total.items()}
+        if total is None:
+            total = {name: gradient.float() for name, gradient in gradients.items()}
+        else:
+            for name, gradient in gradients.items():
+                total[name].add_(gradient)
+    for gradient in total.values():
+        gradient.div_(len(draws))
+    return loss, total
 
 
 def _zero_share(scores: Scores) -> float:

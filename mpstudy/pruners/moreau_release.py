@@ -49,7 +49,10 @@ def moreau_release(
     """
     weights = _release_order(model)
     delta = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
-    mean = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in units.parameters(model).items()}
+    mean = {
+        name: torch.zeros_like(weight, requires_grad=False)
+        for name, weight in units.parameters(model).items()
+    }
     with only_trainable(model, weights), restored(weights) as original, _seeded(seed):
         for step in range(steps):
             _move(weights, original, delta, std)
@@ -60,9 +63,18 @@ def moreau_release(
             if step >= steps - average_last:
                 for name, value in mean.items():
                     value.add_(delta[name], alpha=1 / min(average_last, steps))
-        settings = {"steps": steps, "average_last": average_last, "lr": lr, "lam": lam, "std": std, "soft": soft}
+        settings = {
+            "steps": steps,
+            "average_last": average_last,
+            "lr": lr,
+            "lam": lam,
+            "std": std,
+            "soft": soft,
+        }
         flags = {"corrected_shrink": corrected_shrink, "proximal": proximal, "seed": seed}
-        meta = {"pruner": "moreau-release", "loss": loss, "gradients": steps * len(batches)} | settings | flags
+        meta = (
+            {"pruner": "moreau-release", "loss": loss, "gradients": steps * len(batches)} | settings | flags
+        )
         return first_order_scores(units, original, mean, meta)
 
 
@@ -85,7 +97,12 @@ def _release_order(model) -> dict:
     prefixes += [f"model.layers.{i}.{part}" for i in range(len(model.model.layers)) for part in _ORDER]
     prefixes += ["model.norm", "lm_head"]
     named = dict(model.named_parameters())
-    return {name: named[name] for prefix in prefixes for name in (f"{prefix}.weight", f"{prefix}.bias") if name in named}
+    return {
+        name: named[name]
+        for prefix in prefixes
+        for name in (f"{prefix}.weight", f"{prefix}.bias")
+        if name in named
+    }
 
 
 @contextmanager

@@ -24,5 +24,12 @@ def smoothgrad(model, batches, units, *, seed=0, sigma=0.05, noise="relative", s
                     total[name].add_(gradient)
     for gradient in total.values():
         gradient.div_(steps)
-    meta = {"pruner": "smoothgrad", "sigma": sigma, "noise": noise, "steps": steps, "seed": seed, "loss": loss}
+    meta = {
+        "pruner": "smoothgrad",
+        "sigma": sigma,
+        "noise": noise,
+        "steps": steps,
+        "seed": seed,
+        "loss": loss,
+    }
     return first_order_scores(units, weights, total, meta | {"gradients": steps * len(batches)})
