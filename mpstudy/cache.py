@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from .files import replacing, write_atomically
 from .codebase import library_digest
+from .files import replacing, write_atomically
 from .paths import cache_dir
 
 
@@ -56,7 +56,9 @@ def cached_json(kind: str, key: dict, module: str, compute: Callable[[], dict]) 
 
 
 def cached_file(kind: str, key: dict, module: str, cls, compute: Callable):
-    """The same for a value with ``save(path)``, ``cls.load(path)`` and ``meta``, such as :class:`mpstudy.scores.Scores`."""
+    """The same for a value with ``save(path)``, ``cls.load(path)`` and ``meta``, such as
+    :class:`mpstudy.scores.Scores`.
+    """
     path = _path(kind, key, module, ".safetensors")
     if path.is_file():
         return cls.load(path)

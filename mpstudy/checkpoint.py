@@ -1,7 +1,7 @@
 """Pruned checkpoints: safetensors + JSON, never a pickle, never code from the checkpoint.
 
-A folder holds ``model.safetensors``, ``config.json`` (of the dense architecture), ``pruned.json`` (units per layer, sha256 of the
-weights, what was done) and, if given, the tokenizer. It loads back bit for bit.
+A folder holds ``model.safetensors``, ``config.json`` (of the dense architecture), ``pruned.json`` (units per layer,
+sha256 of the weights, what was done) and, if given, the tokenizer. It loads back bit for bit.
 """
 
 import hashlib
@@ -80,14 +80,10 @@ def load_pruned(folder: str | Path):
         resize(model, facts["units"])
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
-        raise StudyError(
-            f"{folder} is not a pruned checkpoint of mpstudy: {str(error).splitlines()[0]}"
-        ) from error
+        raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy: {str(error).splitlines()[0]}") from error
     tied = set(getattr(model, "all_tied_weights_keys", {}))
     if unexpected or set(missing) - tied:
-        raise StudyError(
-            f"{folder} does not fit its own config: {sorted(set(missing) - tied) + sorted(unexpected)}"
-        )
+        raise StudyError(f"{folder} does not fit its own config: {sorted(set(missing) - tied) + sorted(unexpected)}")
     model.tie_weights()
     return model.eval()
 
@@ -99,9 +95,7 @@ def read_facts(folder: str | Path) -> dict:
         if facts["format"] != FORMAT or not {"units", "sha256"} <= facts.keys():
             raise KeyError("format")
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise StudyError(
-            f"{folder} is not a pruned checkpoint of mpstudy (no valid {MARK}: {error})"
-        ) from error
+        raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy (no valid {MARK}: {error})") from error
     return facts
 
 

@@ -1,7 +1,7 @@
 """Checks of notebook parameters by their names, before any long work starts.
 
-The runner calls :func:`validate` on the parameters of every run of a profile before the first one begins. What the checks
-need (models' configs, corpora) is imported only for the parameters that are there.
+The runner calls :func:`validate` on the parameters of every run of a profile before the first one begins. What the
+checks need (models' configs, corpora) is imported only for the parameters that are there.
 """
 
 import math

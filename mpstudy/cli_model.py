@@ -19,8 +19,8 @@ a tokenizer; --corpus NAME draws --samples windows of --length tokens with --sam
 --seed is the pruner's own (its noise, or its random scores).
 
 examples:
-  python -m mpstudy score smollm2-135m-instruct --pruner taylor --corpus sotu-early --layers 4-25 --out taylor.safetensors
-  python -m mpstudy score ./my-llama --pruner moreau --set rho=0.2 --set tol=0.05 --tokens batch.npy --layers 1-4 --out m.safetensors
+  python -m mpstudy score smollm2-135m-instruct --pruner taylor --layers 4-25 --out taylor.safetensors
+  python -m mpstudy score ./my-llama --pruner moreau --set rho=0.2 --tokens batch.npy --layers 1-4 --out m.safetensors
 """
 _PRUNE = """
 Remove the lowest-scoring units and save the smaller model (safetensors + JSON, loaded by `mpstudy.models.load_model`).
@@ -38,7 +38,8 @@ examples:
   python -m mpstudy evaluate smollm2-135m-instruct --corpus wiki --max-windows 40 --tasks facts agreement --limit 100
 """
 _RECOVER = """
-Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned checkpoint.
+Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned
+checkpoint.
 --instructions is a corpus name (alpaca-demo, alpaca-cleaned); --validation rows are held out.
 
 example:
@@ -113,9 +114,7 @@ def _add_recover(parser) -> None:
 
     parser.add_argument("model", metavar="FOLDER")
     parser.add_argument("--instructions", default="alpaca-demo")
-    parser.add_argument(
-        "--rows", type=int, help="train on so many rows (default: all but the validation rows)"
-    )
+    parser.add_argument("--rows", type=int, help="train on so many rows (default: all but the validation rows)")
     parser.add_argument("--validation", type=int, default=50)
     recipe = Recipe()
     for name in ("r", "alpha", "dropout", "lr", "epochs", "batch_size", "warmup_steps", "cutoff"):
@@ -150,7 +149,8 @@ def score(options) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     found.save(options.out)
     print(
-        f"{options.out}: {len(found.values)} unit sets scored by {options.pruner} in {time.perf_counter() - begin:.1f} s"
+        f"{options.out}: {len(found.values)} unit sets, scored by {options.pruner} "
+        f"in {time.perf_counter() - begin:.1f} s"
     )
     for name, value in found.meta.items():
         print(f"  {name}: {value}")
@@ -201,12 +201,11 @@ def evaluate(options) -> None:
         print(json.dumps(result))
         return
     print(f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f} (standard error)")
-    print(
-        f"window {result['window']}, {result['tokens']} tokens predicted, {result['parameters']:,} parameters"
-    )
+    print(f"window {result['window']}, {result['tokens']} tokens predicted, {result['parameters']:,} parameters")
     for row in result.get("zero_shot", []):
         print(
-            f"{row['task']}: {row['metric']} {row['value']:.3f} ± {row['stderr']:.3f} (chance {row['chance']:.2f}, n = {row['n_items']})"
+            f"{row['task']}: {row['metric']} {row['value']:.3f} ± {row['stderr']:.3f} "
+            f"(chance {row['chance']:.2f}, n = {row['n_items']})"
         )
 
 
@@ -219,9 +218,7 @@ def recover(options) -> None:
     rows = data.load_instructions(options.instructions)
     training, validation = data.split_instructions(rows, validation=options.validation, seed=options.seed)
     if options.rows is not None and not 0 < options.rows <= len(training):
-        raise StudyError(
-            f"--rows {options.rows} of {len(training)} training rows: allowed is 1 to {len(training)}"
-        )
+        raise StudyError(f"--rows {options.rows} of {len(training)} training rows: allowed is 1 to {len(training)}")
     from . import recover
 
     model, tokenizer = models.load_model(options.model), models.load_tokenizer(options.model)
@@ -251,9 +248,7 @@ class _Steps:
 
 
 def _last_validation(adapter) -> float:
-    return next(
-        row["validation_loss"] for row in reversed(adapter.meta["history"]) if "validation_loss" in row
-    )
+    return next(row["validation_loss"] for row in reversed(adapter.meta["history"]) if "validation_loss" in row)
 
 
 def _setting(text: str):
@@ -279,9 +274,7 @@ def _tokens(path: Path):
     except (OSError, ValueError) as error:
         raise StudyError(f"cannot read tokens from {str(path)!r}: {error}") from error
     if array.dtype != np.int64 or array.ndim != 2 or array.shape[1] < 2:
-        raise StudyError(
-            f"{path} must hold an int64 array (samples, length >= 2), not {array.dtype} {array.shape}"
-        )
+        raise StudyError(f"{path} must hold an int64 array (samples, length >= 2), not {array.dtype} {array.shape}")
     return torch.from_numpy(array)
 
 

@@ -57,9 +57,7 @@ examples:
 
 def add_commands(subparsers) -> None:
     """Add reproduce, run, verify, html and data to an argparse dispatcher."""
-    reproduce = _add(
-        subparsers, "reproduce", "execute a profile's notebooks and write its report", _reproduce
-    )
+    reproduce = _add(subparsers, "reproduce", "execute a profile's notebooks and write its report", _reproduce)
     reproduce.add_argument("--seeds", help="a count N (seeds 0 to N-1) or a comma list")
     reproduce.add_argument("--only", metavar="RUN", help="one run of the profile, with those it needs")
     reproduce.add_argument("--again", action="store_true", help="execute finished runs anew")
@@ -77,19 +75,13 @@ def add_commands(subparsers) -> None:
     verify = _add(subparsers, "verify", "re-run a part and compare it with the results", _verify)
     html = _add(subparsers, "html", "write a report's pages anew", _html)
     for command in (reproduce, verify):
-        command.add_argument(
-            "--jobs", type=int, default=1, help="runs at once; they share the threads (default: 1)"
-        )
+        command.add_argument("--jobs", type=int, default=1, help="runs at once; they share the threads (default: 1)")
     for command in (reproduce, one, verify, html):
-        command.add_argument(
-            "--reports", type=Path, default=REPORTS, help="folder of all reports (default: reports)"
-        )
+        command.add_argument("--reports", type=Path, default=REPORTS, help="folder of all reports (default: reports)")
     _add(subparsers, "data", "fetch and check the inputs", _data, profile=None)
 
 
-def _add(
-    subparsers, name: str, summary: str, function, profile: str | None = "laptop"
-) -> argparse.ArgumentParser:
+def _add(subparsers, name: str, summary: str, function, profile: str | None = "laptop") -> argparse.ArgumentParser:
     command = subparsers.add_parser(
         name, help=summary, description=_MANUALS[name], formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -127,9 +119,7 @@ def _run(arguments) -> int:
     if arguments.profile != "custom":
         profile = load_profile(arguments.profile)
     if spec.name in [planned.name for planned in profile.runs]:
-        raise StudyError(
-            f"{spec.name!r} is a run of the profile {profile.name} itself; choose another --name"
-        )
+        raise StudyError(f"{spec.name!r} is a run of the profile {profile.name} itself; choose another --name")
     run_profile(replace(profile, runs=(spec,), reference_seconds=0.0), arguments.reports.resolve())
     return 0
 

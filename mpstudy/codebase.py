@@ -12,7 +12,8 @@ from .paths import ROOT
 def imported_files(source: str, where: str = "source", package: str = "", root: Path = ROOT) -> set[Path]:
     """Files of ``<root>/mpstudy`` that Python ``source`` imports, inside functions too, directly or through others.
 
-    ``package`` is the package that relative imports start from. ``mpstudy/__init__.py`` holds only the version and is left out.
+    ``package`` is the package that relative imports start from. ``mpstudy/__init__.py`` holds only the version and
+    is left out.
     """
     waiting, found = _imports(source, where, package, root), set()
     while waiting:

@@ -18,7 +18,9 @@ MAX_REJECTED = 12
 
 @dataclass(frozen=True)
 class ProxResult:
-    """``d`` approximates the minimiser d*; ``residual`` says how well: ``||d + rho (grad L(w+d) + eta s)|| / ||d||``."""
+    """``d`` approximates the minimiser d*; ``residual`` says how well: ``||d + rho (grad L(w+d) + eta s)|| /
+    ||d||``.
+    """
 
     d: Vector
     residual: float
@@ -34,9 +36,7 @@ class ProxResult:
         return {name: getattr(self, name) for name in names}
 
 
-def prox_point(
-    loss_and_gradient, like: Vector, *, rho, max_steps, tol, step_size=None, shrink=None
-) -> ProxResult:
+def prox_point(loss_and_gradient, like: Vector, *, rho, max_steps, tol, step_size=None, shrink=None) -> ProxResult:
     """Minimise the envelope's inner problem from d = 0.
 
     Parameters

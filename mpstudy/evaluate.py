@@ -20,16 +20,15 @@ def perplexity(model, windows: torch.Tensor, *, batch_size: int = 8) -> dict:
 
     Returns
     -------
-    ``perplexity``, its ``stderr`` (delta method over windows), ``nll`` (nats per token), ``tokens`` predicted, ``window``.
+    ``perplexity``, its ``stderr`` (delta method over windows), ``nll`` (nats per token), ``tokens`` predicted,
+    ``window``.
 
     Raises
     ------
     StudyError: a non-finite loss.
     """
     device = next(model.parameters()).device
-    means = torch.cat(
-        [_window_losses(model, batch.to(device)) for batch in windows.split(batch_size)]
-    ).double()
+    means = torch.cat([_window_losses(model, batch.to(device)) for batch in windows.split(batch_size)]).double()
     nll = means.mean().item()
     if not math.isfinite(nll):
         raise StudyError(f"the evaluation loss is {nll}: the model's weights are not usable")
@@ -62,7 +61,8 @@ def weight_bytes(model) -> int:
 
 
 def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: int = 5) -> list[dict]:
-    """Seconds to read ``prompt`` tokens (``prefill``) and to write ``new_tokens`` greedily with a KV cache (``decode``).
+    """Seconds to read ``prompt`` tokens (``prefill``) and to write ``new_tokens`` greedily with a KV cache
+    (``decode``).
 
     The models take turns, so that a drift of the machine's speed meets them all. One row per model and phase with the
     ``median``, ``low`` and ``high`` (quartiles) of ``repeats`` runs after one warm-up.

@@ -190,9 +190,7 @@ def scrub(text: str, home: Path, parameters: dict) -> str:
         str(Path.home()): "~",
     }
     names |= {
-        value: Path(value).name
-        for value in parameters.values()
-        if isinstance(value, str) and os.path.isabs(value)
+        value: Path(value).name for value in parameters.values() if isinstance(value, str) and os.path.isabs(value)
     }
     text = re.sub(r"/\S*/ipykernel_\d+/\d+\.py", "<cell>", text)
     for folder in sorted(names, key=len, reverse=True):

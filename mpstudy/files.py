@@ -6,13 +6,17 @@ from pathlib import Path
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a neighbouring temporary file, so that a kill leaves the old file or the new one."""
+    """Write ``text`` to ``path`` through a neighbouring temporary file, so that a kill leaves the old file or the
+    new one.
+    """
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 class replacing:
-    """``with replacing(path) as partial:`` write ``partial``; it becomes ``path`` when the block ends without an error."""
+    """``with replacing(path) as partial:`` write ``partial``; it becomes ``path`` when the block ends without an
+    error.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)

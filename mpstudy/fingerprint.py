@@ -27,9 +27,7 @@ def fingerprint(spec: Spec, threads: int, needs: dict[str, str], root: Path = RO
         "threads": threads,
         "needs": needs,
         "notebook": [["".join(cell["source"]), cell["cell_type"]] for cell in read_cells(spec.notebook)],
-        "library": [
-            [file.relative_to(root).as_posix(), sha256(file)] for file in library_files(spec.notebook, root)
-        ],
+        "library": [[file.relative_to(root).as_posix(), sha256(file)] for file in library_files(spec.notebook, root)],
         "data": [[file.relative_to(DATA).as_posix(), sha256(file)] for file in _data_files()],
         "inputs": manifest.digest(),
         "model": sources.source_digest(model) if model else None,

@@ -32,8 +32,8 @@ def only_trainable(model: nn.Module, names):
 def loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict, step: int = 0):
     """The loss (float, nats) and its gradients (name -> tensor) on one batch.
 
-    Call it inside :func:`only_trainable`. Raises :class:`StudyError` naming ``step`` and the parameter when the loss or a
-    gradient is not finite.
+    Call it inside :func:`only_trainable`. Raises :class:`StudyError` naming ``step`` and the parameter when the loss
+    or a gradient is not finite.
     """
     loss = causal_loss(model, batch.to(next(iter(parameters.values())).device))
     if not torch.isfinite(loss):

@@ -72,7 +72,8 @@ def locate(name: str) -> str:
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise StudyError(
-            f"no model {name!r}: give a bundled name ({', '.join(BUNDLED)}), an existing folder, or a hub id like 'owner/name'"
+            f"no model {name!r}: give a bundled name ({', '.join(BUNDLED)}), an existing folder, "
+            "or a hub id like 'owner/name'"
         )
     return name
 

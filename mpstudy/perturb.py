@@ -38,7 +38,9 @@ def shifted(weights: dict[str, torch.Tensor], shift: dict[str, torch.Tensor]):
 
 @contextmanager
 def rounded(model: nn.Module, fmt: str):
-    """Round every weight to ``fmt`` (``bfloat16`` or ``float16``) and back, to nearest even; arithmetic stays as it is."""
+    """Round every weight to ``fmt`` (``bfloat16`` or ``float16``) and back, to nearest even; arithmetic stays as
+    it is.
+    """
     check_choice("number format", fmt, FORMATS)
     weights = dict(model.named_parameters())
     with restored(weights):

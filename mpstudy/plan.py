@@ -17,7 +17,9 @@ SCOPES = ("local", "global")
 
 @dataclass(frozen=True)
 class Plan:
-    """``removed``: unit-set key -> sorted int64 unit indices. ``counts``: key -> units before. ``meta``: ratio, scope, pruner."""
+    """``removed``: unit-set key -> sorted int64 unit indices. ``counts``: key -> units before. ``meta``: ratio,
+    scope, pruner.
+    """
 
     removed: dict[str, torch.Tensor]
     counts: dict[str, int]
@@ -65,12 +67,13 @@ def removed_count(units: int, width: int, ratio: float) -> int:
 def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local") -> Plan:
     """Remove the lowest-scoring units.
 
-    ``scope`` ``local``: the same ratio in every layer. ``global``: ranked over the layers, head groups and channels each among
-    themselves, since their scores sum over different numbers of weights. Ties go to the lower index.
+    ``scope`` ``local``: the same ratio in every layer. ``global``: ranked over the layers, head groups and channels
+    each among themselves, since their scores sum over different numbers of weights. Ties go to the lower index.
 
     Raises
     ------
-    StudyError: a ratio outside [0, 1), scores that do not fit the units or are not finite, or a layer left without a unit.
+    StudyError: a ratio outside [0, 1), scores that do not fit the units or are not finite, or a layer left without a
+    unit.
     """
     check_ratio(ratio)
     check_choice("scope", scope, SCOPES)
@@ -80,9 +83,7 @@ def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local") 
     for key, indices in removed.items():
         if len(indices) == units.counts[key]:
             kind = "heads" if key.endswith("attention") else "MLP channels"
-            raise StudyError(
-                f"ratio {ratio} with {scope} scope removes all {kind} of {key}; use a smaller ratio"
-            )
+            raise StudyError(f"ratio {ratio} with {scope} scope removes all {kind} of {key}; use a smaller ratio")
     meta = {"ratio": ratio, "scope": scope, "pruner": scores.meta.get("pruner", "unknown")}
     return Plan(removed, dict(units.counts), meta)
 

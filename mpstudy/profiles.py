@@ -94,9 +94,7 @@ def notebook_parameters(path: Path) -> dict:
         raise StudyError(f"{path.name}: exactly one cell must be tagged `parameters`, found {len(cells)}")
     defaults = {}
     for line in ast.parse("".join(cells[0]["source"])).body:
-        plain = (
-            isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name)
-        )
+        plain = isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name)
         try:
             if not plain:
                 raise ValueError("not an assignment")
@@ -154,9 +152,7 @@ def _typed(what: str, value, default):
 def load_profile(name: str, folder: Path = PROFILES) -> Profile:
     """Read and check ``<folder>/<name>.yaml`` with all of its runs. Notebooks lie beside ``folder``."""
     check_choice("profile", name, [file.stem for file in folder.glob("*.yaml")])
-    raw = _checked(
-        f"profile {name}", parse_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8")), _PROFILE
-    )
+    raw = _checked(f"profile {name}", parse_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8")), _PROFILE)
     runs = []
     for index, entry in enumerate(raw.pop("runs"), start=1):
         runs.append(_spec(_checked(f"profile {name}, run {index}", entry, _RUN), folder.parent, runs))
@@ -180,9 +176,7 @@ def _spec(entry: dict, notebooks: Path, before: list[Spec]) -> Spec:
     parameters = merge_parameters(notebook, entry.get("parameters", {}))
     if "verify" in entry:
         merge_parameters(notebook, parameters | entry["verify"])
-    return Spec(
-        name, notebook, parameters, entry["minutes"], tuple(entry.get("needs", [])), entry.get("verify")
-    )
+    return Spec(name, notebook, parameters, entry["minutes"], tuple(entry.get("needs", [])), entry.get("verify"))
 
 
 def check_name(name: str) -> str:
@@ -211,9 +205,7 @@ def _check_tolerance(profile: str, column: str, tolerance) -> None:
     exact = tolerance == "exact"
     bound = isinstance(tolerance, dict) and len(tolerance) == 1 and next(iter(tolerance)) in ("rel", "abs")
     if not exact and not (bound and all(type(x) in (int, float) and x >= 0 for x in tolerance.values())):
-        raise StudyError(
-            f"profile {profile}: tolerance of {column} must be `exact`, `{{rel: x}}` or `{{abs: x}}`"
-        )
+        raise StudyError(f"profile {profile}: tolerance of {column} must be `exact`, `{{rel: x}}` or `{{abs: x}}`")
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -25,16 +25,8 @@ class Recipe:
                 getattr(self, field.name),
                 0 if field.name in ("dropout", "warmup_steps") else None,
             )
-            wrong = (
-                isinstance(value, bool)
-                or not isinstance(value, (int, field.type))
-                or not math.isfinite(value)
-            )
-            if (
-                wrong
-                or (value < 0 if lowest == 0 else value <= 0)
-                or (field.name == "dropout" and value >= 1)
-            ):
+            wrong = isinstance(value, bool) or not isinstance(value, (int, field.type)) or not math.isfinite(value)
+            if wrong or (value < 0 if lowest == 0 else value <= 0) or (field.name == "dropout" and value >= 1):
                 allowed = "in [0, 1)" if field.name == "dropout" else ">= 0" if lowest == 0 else "> 0"
                 raise StudyError(
                     f"recovery setting {field.name} must be a finite {field.type.__name__} {allowed}, not {value!r}"

@@ -1,22 +1,20 @@
 """Recovery: LoRA fine-tuning of a pruned model on instructions, merged in fp32.
 
-The recipe is LLM-Pruner's (arXiv 2305.11627, section 4.1): PEFT LoRA on all seven projections, Alpaca's prompt template,
-loss on the response alone, AdamW with linear warm-up and decay. Its sizes are scaled by the profile.
+The recipe is LLM-Pruner's (arXiv 2305.11627, section 4.1): PEFT LoRA on all seven projections, Alpaca's prompt
+template, loss on the response alone, AdamW with linear warm-up and decay. Its sizes are scaled by the profile.
 """
 
 import copy
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import get_linear_schedule_with_warmup
 
+from . import tensorfile
 from .errors import StudyError
 from .recipe import Recipe
 
@@ -32,18 +30,13 @@ class Adapter:
     meta: dict
 
     def save(self, path: str | Path) -> None:
-        """Write safetensors with ``meta`` as JSON."""
-        save_file(self.weights, str(path), metadata={"mpstudy_adapter": json.dumps(self.meta)})
+        """Write safetensors with ``meta`` in the metadata."""
+        tensorfile.save(path, "adapter", self.weights, self.meta)
 
     @classmethod
     def load(cls, path: str | Path) -> "Adapter":
         """Read what :meth:`save` wrote; anything else raises :class:`StudyError`."""
-        try:
-            with safe_open(str(path), framework="pt") as handle:
-                meta = json.loads((handle.metadata() or {})["mpstudy_adapter"])
-                return cls({key: handle.get_tensor(key) for key in handle.keys()}, meta)
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise StudyError(f"{path} is not an adapter file of mpstudy ({error})") from error
+        return cls(*tensorfile.load(path, "adapter"))
 
 
 def train_adapter(
@@ -51,8 +44,8 @@ def train_adapter(
 ) -> Adapter:
     """Train LoRA weights for ``model``, which is not changed.
 
-    ``training`` and ``validation`` are instruction rows (``instruction``, ``input``, ``output``). ``seed`` draws the data order, the
-    initial LoRA weights and the dropout; no global random state is changed. ``log`` receives a row after every step
+    ``training`` and ``validation`` are instruction rows (``instruction``, ``input``, ``output``). ``seed`` draws the
+    data order, the initial LoRA weights and the dropout; no global random state is changed. ``log`` receives a row after every step
     (``step``, ``steps``, ``loss``) and where the validation loss (nats per response token) was measured: before the
     first step, half-way and after the last.
     """
@@ -86,7 +79,7 @@ def train_adapter(
             if step in (steps // 2, steps):
                 row["validation_loss"] = response_loss(peft_model, held_out, tokenizer.pad_token_id)
             record(row)
-        weights = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(peft_model).items()}
+        weights = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(peft_model).items()}
     return Adapter(weights, {"recipe": asdict(recipe), "seed": seed, "history": history})
 
 
@@ -106,7 +99,9 @@ def merge_adapter(model, adapter: Adapter):
 
 
 def encode(tokenizer, rows, cutoff: int) -> list[tuple[list[int], list[int]]]:
-    """Instruction rows as (token ids, labels); prompt tokens have label -100. Rows with no response within ``cutoff`` are dropped."""
+    """Instruction rows as (token ids, labels); prompt tokens have label -100. Rows with no response within
+    ``cutoff`` are dropped.
+    """
     examples = []
     for row in rows:
         prompt = tokenizer(alpaca_prompt(row), add_special_tokens=False).input_ids
@@ -124,7 +119,8 @@ def alpaca_prompt(row: dict) -> str:
     context = ", paired with an input that provides further context" if row["input"] else ""
     given = f"### Input:\n{row['input']}\n\n" if row["input"] else ""
     return (
-        f"Below is an instruction that describes a task{context}. Write a response that appropriately completes the request.\n\n"
+        f"Below is an instruction that describes a task{context}. "
+        "Write a response that appropriately completes the request.\n\n"
         f"### Instruction:\n{row['instruction']}\n\n{given}### Response:\n"
     )
 

@@ -46,9 +46,7 @@ def load_results(home: Path) -> list[dict]:
     """The finished results in a profile's report folder, by run name; StudyError if there is none."""
     files = sorted((home / "results").glob("*.json"))
     if not files:
-        raise StudyError(
-            f"no finished results in {home}; run `python -m mpstudy reproduce --profile {home.name}`"
-        )
+        raise StudyError(f"no finished results in {home}; run `python -m mpstudy reproduce --profile {home.name}`")
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
@@ -65,9 +63,7 @@ def write_notebook_page(notebook: Path, page: Path) -> None:
     )
     body, _ = exporter.from_filename(str(notebook))
     title, _ = _title(notebook)
-    page.write_text(
-        _render("notebook.html.j2", title=title, notebook=notebook.name, body=body), encoding="utf-8"
-    )
+    page.write_text(_render("notebook.html.j2", title=title, notebook=notebook.name, body=body), encoding="utf-8")
 
 
 def rebuild(home: Path, description: str = "") -> Path:
@@ -83,11 +79,7 @@ def rebuild(home: Path, description: str = "") -> Path:
 def _write_studies(reports: Path) -> None:
     studies = []
     for folder in sorted(path.parent for path in reports.glob("*/results")):
-        if (
-            folder.name not in LOCAL_ONLY
-            and (folder / "index.html").is_file()
-            and any(folder.glob("results/*.json"))
-        ):
+        if folder.name not in LOCAL_ONLY and (folder / "index.html").is_file() and any(folder.glob("results/*.json")):
             results = load_results(folder)
             studies.append(
                 {
@@ -140,11 +132,7 @@ def _run_view(home: Path, result: dict) -> dict:
 
 def _figure(home: Path, name: str, files: set[str]) -> dict:
     stem = name.removesuffix(".png")
-    others = [
-        (suffix.upper(), f"{stem}.{suffix}")
-        for suffix in ("pdf", "png", "csv")
-        if f"{stem}.{suffix}" in files
-    ]
+    others = [(suffix.upper(), f"{stem}.{suffix}") for suffix in ("pdf", "png", "csv") if f"{stem}.{suffix}" in files]
     return {"image": name, "caption": _caption(home, stem), "others": others}
 
 
@@ -152,13 +140,8 @@ def _table(home: Path, name: str, files: set[str]) -> dict:
     stem = name.removesuffix(".csv")
     with (home / name).open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file)) or [[]]
-    numeric = [
-        all(re.match(r"[-+−]?[\d.]|$|nan", row[i]) for row in rows if i < len(row))
-        for i in range(len(header))
-    ]
-    others = [
-        (suffix.upper(), f"{stem}.{suffix}") for suffix in ("csv", "tex", "md") if f"{stem}.{suffix}" in files
-    ]
+    numeric = [all(re.match(r"[-+−]?[\d.]|$|nan", row[i]) for row in rows if i < len(row)) for i in range(len(header))]
+    others = [(suffix.upper(), f"{stem}.{suffix}") for suffix in ("csv", "tex", "md") if f"{stem}.{suffix}" in files]
     return {
         "caption": _caption(home, stem),
         "header": list(zip(header, numeric, strict=True)),
@@ -181,9 +164,7 @@ def _title(notebook: Path) -> tuple[str, str]:
     if not title.startswith("#"):
         return notebook.stem, ""
     paragraph = " ".join(rest.strip().split("\n\n")[0].split())
-    return _undress(title.lstrip("# ")), _undress(paragraph) if not paragraph.startswith(
-        ("#", "-", "|")
-    ) else ""
+    return _undress(title.lstrip("# ")), _undress(paragraph) if not paragraph.startswith(("#", "-", "|")) else ""
 
 
 def _undress(markdown: str) -> str:

@@ -151,9 +151,7 @@ def _announce(profile: Profile, due: list[Spec], home: Path, jobs: int) -> dict[
     if profile.disk_gb:
         free = machine.free_disk_gb(home)
         if free < profile.disk_gb:
-            raise StudyError(
-                f"no disk space: {profile.name} needs {profile.disk_gb:g} GB free, {free:.2f} GB are"
-            )
+            raise StudyError(f"no disk space: {profile.name} needs {profile.disk_gb:g} GB free, {free:.2f} GB are")
     available, needed = machine.available_memory_gb(), profile.memory_gb * jobs
     if available is not None and available < needed:
         print(f"warning: about {needed:g} GB of memory needed, {available:.1f} GB available")
@@ -162,11 +160,7 @@ def _announce(profile: Profile, due: list[Spec], home: Path, jobs: int) -> dict[
         speed = machine.probe_seconds(profile.threads) / profile.reference_seconds
     estimates = {spec.name: spec.minutes * 60 * speed for spec in due}
     total = Progress(estimates, jobs).remaining_seconds()
-    cost = (
-        f"about {duration(total)}, {needed:g} GB memory, {profile.disk_gb:g} GB disk"
-        if total
-        else "no estimate"
-    )
+    cost = f"about {duration(total)}, {needed:g} GB memory, {profile.disk_gb:g} GB disk" if total else "no estimate"
     print(f"{profile.name}: {len(due)} of {len(profile.runs)} runs to execute; {cost}")
     return estimates
 

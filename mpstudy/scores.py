@@ -1,14 +1,11 @@
 """Scores: one importance per unit, a plain value that can be saved, compared and plotted."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from .errors import StudyError
+from . import tensorfile
 from .units import Units, reduce_to_units
 
 
@@ -20,19 +17,13 @@ class Scores:
     meta: dict = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write safetensors with the settings as JSON in the metadata."""
-        tensors = {key: value.contiguous().cpu() for key, value in self.values.items()}
-        save_file(tensors, str(path), metadata={"mpstudy_scores": json.dumps(self.meta)})
+        """Write safetensors with ``meta`` in the metadata."""
+        tensorfile.save(path, "scores", self.values, self.meta)
 
     @classmethod
     def load(cls, path: str | Path) -> "Scores":
         """Read what :meth:`save` wrote; a truncated or foreign file raises :class:`StudyError`."""
-        try:
-            with safe_open(str(path), framework="pt") as handle:
-                meta = json.loads((handle.metadata() or {})["mpstudy_scores"])
-                return cls({key: handle.get_tensor(key) for key in handle.keys()}, meta)
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise StudyError(f"{path} is not a score file of mpstudy ({error})") from error
+        return cls(*tensorfile.load(path, "scores"))
 
 
 @torch.no_grad()

@@ -1,4 +1,6 @@
-"""What the notebooks share: one model with its units, calibration samples and evaluation texts, every result cached by content."""
+"""What the notebooks share: one model with its units, calibration samples and evaluation texts, every result
+cached by content.
+"""
 
 import copy
 import hashlib
@@ -18,8 +20,8 @@ from .units import Units, prunable_units
 class Study:
     """A model under study.
 
-    ``layers``: inclusive range such as ``"4-25"``. ``samples`` x ``length``: calibration tokens. ``windows`` windows of ``window``
-    tokens are read from each evaluation corpus.
+    ``layers``: inclusive range such as ``"4-25"``. ``samples`` x ``length``: calibration tokens. ``windows`` windows
+    of ``window`` tokens are read from each evaluation corpus.
     """
 
     model_name: str
@@ -106,9 +108,7 @@ class Study:
         compute = lambda: {"rows": zeroshot.evaluate_tasks(model, self.tokenizer, tasks, limit=limit)}  # noqa: E731
         return cache.cached_json("zeroshot", key, "mpstudy.zeroshot", compute)["rows"]
 
-    def recover(
-        self, model, training: list[dict], validation: list[dict], recipe, *, seed: int, log=lambda row: None
-    ):
+    def recover(self, model, training: list[dict], validation: list[dict], recipe, *, seed: int, log=lambda row: None):
         """The recovered (merged) model and its adapter (see :mod:`mpstudy.recover`)."""
         from . import recover  # PEFT takes seconds to import
 

@@ -34,9 +34,7 @@ def zero_units(model: nn.Module, plan) -> nn.Module:
         for unit_set, removed in _planned(model, plan):
             for part in unit_set.slices:
                 parameter = model.get_parameter(part.name)
-                lines = parameter.movedim(part.dim, 0).view(
-                    unit_set.count, part.block, *_rest(parameter, part.dim)
-                )
+                lines = parameter.movedim(part.dim, 0).view(unit_set.count, part.block, *_rest(parameter, part.dim))
                 lines[removed.to(parameter.device)] = 0
     return model
 

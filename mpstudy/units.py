@@ -147,7 +147,9 @@ def prunable_units(model: nn.Module, layers: str, kinds: tuple[str, ...] = KINDS
 
 
 def reduce_to_units(unit_set: UnitSet, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Sum element-wise ``values`` (parameter name -> tensor of its shape) over each unit's coupled slices, shape (count,)."""
+    """Sum element-wise ``values`` (parameter name -> tensor of its shape) over each unit's coupled slices, shape
+    (count,).
+    """
     return sum(_block_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)
 
 

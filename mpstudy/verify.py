@@ -47,9 +47,7 @@ def verify(name: str, *, reports: Path = REPORTS, folder: Path = PROFILES, jobs:
     committed = {spec.name: _load(result_file(Path(reports) / name, spec.name)) for spec in profile.runs}
     with tempfile.TemporaryDirectory(prefix="mpstudy-verify-") as temporary:
         fresh = Path(temporary) / "reports"
-        run_profile(
-            profile, fresh, jobs=jobs, environment={"MPSTUDY_COMPUTED": str(Path(temporary) / "computed")}
-        )
+        run_profile(profile, fresh, jobs=jobs, environment={"MPSTUDY_COMPUTED": str(Path(temporary) / "computed")})
         found = [
             line
             for spec in profile.runs
@@ -79,9 +77,7 @@ def compare(run: str, committed: dict, fresh: dict, tolerances: dict) -> list[Co
 def _compare_table(
     run: str, table: str, committed: list[dict], fresh: list[dict], tolerances: dict
 ) -> list[Comparison]:
-    bounded = {
-        column: bound for column, bound in tolerances.items() if column in fresh[0] and bound != "exact"
-    }
+    bounded = {column: bound for column, bound in tolerances.items() if column in fresh[0] and bound != "exact"}
     if not bounded:
         return []
     keys = _key_columns(committed + fresh, bounded, tolerances)
@@ -94,9 +90,7 @@ def _compare_table(
                 f"a float column that tells them apart needs the tolerance `exact`"
             )
         known[key] = row
-    pairs = [
-        (known[key], row) for row in fresh if (key := tuple(row.get(column) for column in keys)) in known
-    ]
+    pairs = [(known[key], row) for row in fresh if (key := tuple(row.get(column) for column in keys)) in known]
     lines = []
     for column, bound in bounded.items():
         ((kind, limit),) = bound.items()

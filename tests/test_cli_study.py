@@ -21,9 +21,7 @@ def call(*words: str) -> int:
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     made = TinyStudy(tmp_path)
-    made.notebook(
-        "powers", "seeds = [0, 1]\nrho = 0.5", 'run.table("t", [{"rho": rho, "seeds": len(seeds)}])'
-    )
+    made.notebook("powers", "seeds = [0, 1]\nrho = 0.5", 'run.table("t", [{"rho": rho, "seeds": len(seeds)}])')
     monkeypatch.setattr(cli_study, "NOTEBOOKS", made.notebooks)
     return made
 

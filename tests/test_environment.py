@@ -22,9 +22,7 @@ from mpstudy.paths import NOTEBOOKS, ROOT
 PYPROJECT_TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(PYPROJECT_TEXT)["project"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"]]
-LOCK_LINES = [
-    line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")
-]
+LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 LOCK = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LOCK_LINES}
 CUDA_LIBRARIES = ("nvidia-", "cuda-", "triton")  # torch pins these itself where it needs them
 TARGETS = "setup data reproduce smoke test test-fast lint lab html verify clean".split()
@@ -101,9 +99,7 @@ def notebook_code(path) -> str:
 
 def test_every_import_is_a_direct_dependency():
     modules = {
-        path: path.read_text(encoding="utf-8")
-        for top in ("mpstudy", "tests")
-        for path in (ROOT / top).rglob("*.py")
+        path: path.read_text(encoding="utf-8") for top in ("mpstudy", "tests") for path in (ROOT / top).rglob("*.py")
     }
     sources = modules | {path: notebook_code(path) for path in NOTEBOOKS.glob("*.ipynb")}
     ours = {"mpstudy"} | {path.stem for path in (ROOT / "tests").glob("*.py")}

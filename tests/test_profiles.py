@@ -136,9 +136,7 @@ def library(tmp_path):
 def test_the_imported_files_are_found_through_functions_and_packages(tmp_path, library):
     study = TinyStudy(tmp_path)
     study.notebook("n", "x = 1", "%matplotlib inline\nfrom mpstudy import a")
-    found = [
-        file.relative_to(library).as_posix() for file in library_files(study.notebooks / "n.ipynb", tmp_path)
-    ]
+    found = [file.relative_to(library).as_posix() for file in library_files(study.notebooks / "n.ipynb", tmp_path)]
     assert found == ["a.py", "b.py", "d.py", "kinds/__init__.py", "kinds/one.py", "kinds/two.py"]
 
 

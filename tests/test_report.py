@@ -136,11 +136,7 @@ def test_pages_load_nothing_from_elsewhere(home):
     for page in [*home.glob("*.html"), home.parent / "index.html"]:
         found = Links(page)
         assert not [address for address in found.loads if "//" in address]
-        assert (
-            "script" not in found.tags
-            and "@import" not in page.read_text()
-            and "url(" not in page.read_text()
-        )
+        assert "script" not in found.tags and "@import" not in page.read_text() and "url(" not in page.read_text()
     notebook = Links(home / "first.html")
     assert [address for address in notebook.loads if address.startswith("data:image/png")]
 

@@ -79,9 +79,7 @@ def test_a_study_runs_once_and_then_not_again(study, capsys):
     assert study.reproduce() == []
     assert "nothing to do" in capsys.readouterr().out and (study.home / "index.html").read_bytes() == page
 
-    (
-        study.home / "figures/write/curve.png"
-    ).unlink()  # a missing figure is made again, with all that reads its run
+    (study.home / "figures/write/curve.png").unlink()  # a missing figure is made again, with all that reads its run
     assert study.reproduce() == ["write", "read"]
     study.notebook("read", "power = 1", READ + "\nprint('changed')")
     assert study.reproduce() == ["read"]

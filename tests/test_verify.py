@@ -24,9 +24,7 @@ def changed(**values):
 
 
 def test_only_named_columns_are_compared_and_the_worst_is_kept():
-    (line,) = compare(
-        "run", tables(ROWS), tables([ROWS[0] | {"ppl": 20.1}, ROWS[1] | {"seconds": 99.0}]), TOLERANCES
-    )
+    (line,) = compare("run", tables(ROWS), tables([ROWS[0] | {"ppl": 20.1}, ROWS[1] | {"seconds": 99.0}]), TOLERANCES)
     assert (line.column, line.matched, line.rows, line.kind) == ("ppl", 2, 2, "rel")
     assert line.worst == pytest.approx(0.005) and line.good
 

@@ -21,9 +21,7 @@ def texts(monkeypatch):
     """Six documents of distinct ten-word sentences, in place of the bundled texts."""
     documents = [
         "\n\n".join(
-            " ".join(
-                f"Speaker {document} said in part {part} that point {point} is good." for point in NUMBERS
-            )
+            " ".join(f"Speaker {document} said in part {part} that point {point} is good." for point in NUMBERS)
             for part in NUMBERS[:3]
         )
         for document in NUMBERS[:6]

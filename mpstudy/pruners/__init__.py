@@ -27,8 +27,8 @@ CHOICES = {"noise": ("relative", "isotropic")}
 def score(name: str, model, batches, units, *, seed: int = 0, **settings):
     """Scores of ``units`` by the pruner ``name``.
 
-    ``batches``: int64 tensors (samples, tokens) of calibration text. ``seed``: the pruner's own draws (noise, random scores).
-    ``settings``: see the pruner's function. The weights are bit-identical afterwards, also when it raises.
+    ``batches``: int64 tensors (samples, tokens) of calibration text. ``seed``: the pruner's own draws (noise, random
+    scores). ``settings``: see the pruner's function. The weights are bit-identical afterwards, also when it raises.
     """
     check_settings(name, settings)
     return PRUNERS[name](model, batches, units, seed=seed, **settings)
@@ -59,6 +59,4 @@ def _check_value(name, key, value, default):
     if kind in (int, float) and not math.isfinite(value):
         raise StudyError(f"{key} of pruner {name!r} must be finite, not {value!r}")
     if key in POSITIVE and value <= 0 or key in NON_NEGATIVE and value < 0:
-        raise StudyError(
-            f"{key} of pruner {name!r} must be {'>' if key in POSITIVE else '>='} 0, not {value!r}"
-        )
+        raise StudyError(f"{key} of pruner {name!r} must be {'>' if key in POSITIVE else '>='} 0, not {value!r}")

@@ -1,9 +1,10 @@
 """MoreauPruner: first-order scores with the gradient of the loss's Moreau envelope (arXiv 2406.07017).
 
-The envelope's gradient is ``-d*/rho`` with d* the prox point, so a unit scores ``sum |w * d*/rho|`` over its coupled slices.
+The envelope's gradient is ``-d*/rho`` with d* the prox point, so a unit scores ``sum |w * d*/rho|`` over its coupled
+slices.
 Nearby weights have nearby envelope gradients (Lipschitz constant max(1/rho, phi/(1 - rho phi)) for a phi-weakly convex
-loss), which is the robustness claim. It holds at d*, so each score carries the prox residual: a score whose ``converged``
-is false is not a Moreau score.
+loss), which is the robustness claim. It holds at d*, so each score carries the prox residual: a score whose
+``converged`` is false is not a Moreau score.
 """
 
 import torch
@@ -30,8 +31,8 @@ def moreau(
 ) -> Scores:
     """Scores from the Moreau envelope of radius ``rho`` (weight squared per nat).
 
-    ``sigma`` > 0 first smooths the loss: the expectation over u is estimated by one antithetic pair w + d + u, w + d - u whose
-    u is drawn once from ``seed``, so that the inner problem stays deterministic and ``tol`` can be reached.
+    ``sigma`` > 0 first smooths the loss: the expectation over u is estimated by one antithetic pair, w + d + u and
+    w + d - u, whose u is drawn once from ``seed``, so that the inner problem stays deterministic and ``tol`` can be reached.
     ``max_steps``, ``tol``, ``step_size``: see :func:`mpstudy.envelope.prox_point`.
     """
     settings = {"pruner": "moreau", "rho": rho, "sigma": sigma, "noise": noise, "tol": tol, "seed": seed}
@@ -68,18 +69,14 @@ def moreau_gs(
         "seed": seed,
     }
     solver = {"rho": rho, "max_steps": max_steps, "tol": tol, "step_size": step_size}
-    return _envelope_scores(
-        model, batches, units, settings, solver, lambda d, t: shrink_units(units, d, t * eta)
-    )
+    return _envelope_scores(model, batches, units, settings, solver, lambda d, t: shrink_units(units, d, t * eta))
 
 
 def shrink_units(units: Units, d: dict, threshold: float) -> dict:
     """Group soft-thresholding over structural units: ``max(0, 1 - t/||d_g||) d_g``, in new tensors."""
     shrunk = dict(d)
     for unit_set in units:
-        norms = reduce_to_units(
-            unit_set, {part.name: d[part.name].square() for part in unit_set.slices}
-        ).sqrt()
+        norms = reduce_to_units(unit_set, {part.name: d[part.name].square() for part in unit_set.slices}).sqrt()
         factor = (1 - threshold / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_min(0)
         for part in unit_set.slices:
             shape = [1] * d[part.name].dim()

@@ -1,8 +1,9 @@
 """What the released MoreauPruner code computes, so that its numbers can be reproduced and compared.
 
 It differs from the paper's definition: the proximal term has no gradient (``lam`` is dead), the shrinkage tests
-``rms > soft * lr`` but multiplies by ``1 - soft / rms``, which flips the sign of every row with rms below ``soft``, and groups
-are tensor rows of every parameter, embeddings and norms included. ``corrected_shrink`` and ``proximal`` put the last two right.
+``rms > soft * lr`` but multiplies by ``1 - soft / rms``, which flips the sign of every row with rms below ``soft``,
+and groups are tensor rows of every parameter, embeddings and norms included. ``corrected_shrink`` and ``proximal``
+put the shrinkage and the proximal term right.
 """
 
 from contextlib import contextmanager
@@ -44,15 +45,12 @@ def moreau_release(
 ) -> Scores:
     """``steps`` noisy gradient steps of size ``lr`` on an offset of all parameters, averaged over the ``average_last``.
 
-    ``std``: noise relative to ``|w|``, drawn after ``torch.manual_seed(seed)`` in the release's parameter order (the global
-    generator is put back afterwards). ``lam`` acts only with ``proximal``.
+    ``std``: noise relative to ``|w|``, drawn after ``torch.manual_seed(seed)`` in the release's parameter order (the
+    global generator is put back afterwards). ``lam`` acts only with ``proximal``.
     """
     weights = _release_order(model)
     delta = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
-    mean = {
-        name: torch.zeros_like(weight, requires_grad=False)
-        for name, weight in units.parameters(model).items()
-    }
+    mean = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in units.parameters(model).items()}
     with only_trainable(model, weights), restored(weights) as original, _seeded(seed):
         for step in range(steps):
             _move(weights, original, delta, std)
@@ -72,9 +70,7 @@ def moreau_release(
             "soft": soft,
         }
         flags = {"corrected_shrink": corrected_shrink, "proximal": proximal, "seed": seed}
-        meta = (
-            {"pruner": "moreau-release", "loss": loss, "gradients": steps * len(batches)} | settings | flags
-        )
+        meta = {"pruner": "moreau-release", "loss": loss, "gradients": steps * len(batches)} | settings | flags
         return first_order_scores(units, original, mean, meta)
 
 
@@ -98,10 +94,7 @@ def _release_order(model) -> dict:
     prefixes += ["model.norm", "lm_head"]
     named = dict(model.named_parameters())
     return {
-        name: named[name]
-        for prefix in prefixes
-        for name in (f"{prefix}.weight", f"{prefix}.bias")
-        if name in named
+        name: named[name] for prefix in prefixes for name in (f"{prefix}.weight", f"{prefix}.bias") if name in named
     }
 
 
