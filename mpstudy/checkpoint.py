@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import textwrap
 from pathlib import Path
 
 import torch
@@ -34,11 +35,8 @@ def save_pruned(model, folder: str | Path, *, tokenizer=None, meta: dict | None 
 
     Raises :class:`StudyError` when the disk is too small or ``folder`` holds something else.
     """
-    folder = Path(folder)
-    if folder.exists() and not is_pruned(folder) and any(folder.iterdir()):
-        raise StudyError(f"{folder} exists and is not a pruned checkpoint; choose another folder")
+    folder = check_target(folder)
     state = _state_dict(model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     _check_space(folder.parent, sum(value.nbytes for value in state.values()))
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
         staged = Path(scratch) / "model"
@@ -62,8 +60,20 @@ def save_pruned(model, folder: str | Path, *, tokenizer=None, meta: dict | None 
     return folder
 
 
-def load_pruned(folder: str | Path):
-    """Load a pruned checkpoint on the CPU in the dtype it was saved in, with strict keys.
+def check_target(folder: str | Path) -> Path:
+    """Make the parent of ``folder``; :class:`StudyError` if that fails or ``folder`` holds something else."""
+    folder = Path(folder)
+    if folder.exists() and not is_pruned(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise StudyError(f"{folder} exists and is not a pruned checkpoint; choose another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"cannot make the folder {folder.parent}: {error.strerror}") from error
+    return folder
+
+
+def load_pruned(folder: str | Path, dtype: torch.dtype | None = None):
+    """Load a pruned checkpoint on the CPU in ``dtype`` or else the one it was saved in, with strict keys.
 
     Raises :class:`StudyError` for a truncated, changed or foreign checkpoint.
     """
@@ -75,12 +85,14 @@ def load_pruned(folder: str | Path):
         raise StudyError(f"{folder / WEIGHTS} is truncated or changed: its sha256 is not the one in {MARK}")
     try:
         state = load_file(str(folder / WEIGHTS))
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_config(config, dtype=next(iter(state.values())).dtype)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        dtype = dtype or next(iter(state.values())).dtype
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
         resize(model, facts["units"])
         missing, unexpected = model.load_state_dict(state, strict=False)
-    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
-        raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy: {str(error).splitlines()[0]}") from error
+    except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = textwrap.shorten(str(error), 200)
+        raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy: {reason}") from error
     tied = set(getattr(model, "all_tied_weights_keys", {}))
     if unexpected or set(missing) - tied:
         raise StudyError(f"{folder} does not fit its own config: {sorted(set(missing) - tied) + sorted(unexpected)}")
@@ -94,7 +106,7 @@ def read_facts(folder: str | Path) -> dict:
         facts = json.loads((Path(folder) / MARK).read_text())
         if facts["format"] != FORMAT or not {"units", "sha256"} <= facts.keys():
             raise KeyError("format")
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy (no valid {MARK}: {error})") from error
     return facts
 

@@ -9,27 +9,15 @@ import re
 
 from .errors import StudyError, check_choice
 
-COUNTS = {
-    "samples",
-    "length",
-    "window",
-    "windows",
-    "task_items",
-    "train_rows",
-    "validation_rows",
-    "batch_size",
-    "epochs",
-    "cutoff",
-    "repeats",
-    "new_tokens",
-}
+LOWEST = {"length": 2, "window": 2}  # tokens: the first of a window is not predicted
+LOWEST |= dict.fromkeys(("samples", "windows", "task_items", "train_rows", "validation_rows", "repeats"), 1)
 
 
 def validate(parameters: dict) -> None:
     """Raise :class:`StudyError` for the first parameter that cannot be used; names without a rule pass."""
     for name, value in parameters.items():
-        if name in COUNTS and value < 1:
-            raise StudyError(f"{name} must be at least 1, not {value!r}")
+        if name in LOWEST and not (type(value) is int and value >= LOWEST[name]):
+            raise StudyError(f"{name} must be a whole number of at least {LOWEST[name]}, not {value!r}")
         if name in RULES:
             RULES[name](value)
     _check_recipe(parameters)
@@ -37,13 +25,15 @@ def validate(parameters: dict) -> None:
         _check_model(parameters)
     if {"corpora", "window"} <= parameters.keys():
         _check_windows(parameters["corpora"], parameters["window"])
+    if {"instructions", "train_rows", "validation_rows"} <= parameters.keys():
+        _check_rows(parameters["instructions"], parameters["train_rows"] + parameters["validation_rows"])
 
 
 def _each(check):
     def check_all(values) -> None:
-        if not values:
-            raise StudyError("a list of names or numbers is empty")
-        if len(set(values)) != len(values):
+        if not isinstance(values, (list, tuple)) or not values:
+            raise StudyError(f"a list of names or numbers is needed, with at least one, not {values!r}")
+        if any(value in values[:index] for index, value in enumerate(values)):
             raise StudyError(f"{values!r} names something twice")
         for value in values:
             check(value)
@@ -87,17 +77,21 @@ def _seed(value) -> None:
 
 
 def _rho(value) -> None:
-    if not (math.isfinite(value) and value > 0):
+    if not (_finite(value) and value > 0):
         raise StudyError(f"rho must be finite and > 0, not {value!r}")
 
 
 def _eta(value) -> None:
-    if not (math.isfinite(value) and value >= 0):
+    if not (_finite(value) and value >= 0):
         raise StudyError(f"eta must be finite and >= 0, not {value!r}")
 
 
+def _finite(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def _layers(value) -> None:
-    if not re.fullmatch(r"\d+(-\d+)?", value):
+    if not re.fullmatch(r"\d+(-\d+)?", str(value)):
         raise StudyError(f"layers {value!r} are not of the form '4-25' or '7'")
 
 
@@ -140,11 +134,13 @@ def _check_model(parameters: dict) -> None:
         parse_layers(parameters["layers"], config.num_hidden_layers)
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kinds = {"heads": (groups, heads // groups * head_dim), "MLP channels": (config.intermediate_size, 1)}
     for ratio in parameters.get("ratios", [parameters["ratio"]] if "ratio" in parameters else []):
-        if removed_count(groups, heads // groups * head_dim, ratio) == groups:
-            raise StudyError(
-                f"ratio {ratio} removes all heads of a layer of {parameters['model']}; use a smaller ratio"
-            )
+        for kind, (units, width) in kinds.items():
+            if removed_count(units, width, ratio) == units:
+                raise StudyError(
+                    f"ratio {ratio} removes all {kind} of a layer of {parameters['model']}; use a smaller ratio"
+                )
 
 
 def _check_windows(corpora, window) -> None:
@@ -154,3 +150,11 @@ def _check_windows(corpora, window) -> None:
     for name in corpora:
         if sum(len(text) for text in load_texts(name)[:1000]) < window:
             raise StudyError(f"corpus {name!r} is too short for a window of {window} tokens")
+
+
+def _check_rows(instructions, wanted) -> None:
+    from .data import load_instructions
+
+    available = len(load_instructions(instructions))
+    if wanted > available:
+        raise StudyError(f"{wanted} rows for training and validation are wanted, {instructions!r} has {available}")

@@ -7,6 +7,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from .cli_inputs import check_at_least, check_file_target, check_vocabulary, read_text, read_tokens, setting
 from .errors import StudyError
 
 _SCORE = """
@@ -129,25 +130,24 @@ def _add_recover(parser) -> None:
 
 def score(options) -> None:
     from . import checks, models, pruners
+    from .files import replacing
     from .units import prunable_units
 
-    settings = dict(_setting(text) for text in options.settings)
+    settings = dict(setting(text) for text in options.settings)
     pruners.check_settings(options.pruner, settings)
-    checks.validate({"model": options.model, "layers": options.layers})
-    batch = _tokens(options.tokens) if options.tokens else None
+    check_at_least(1, samples=options.samples)
+    check_at_least(2, length=options.length)
+    checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
+    check_file_target(options.out)
+    batch = read_tokens(options.tokens) if options.tokens else _calibration(options)
+    check_vocabulary(batch, options.model, options.tokens or options.corpus)
     model = models.load_model(options.model)
-    if batch is None:
-        batch = _calibration(options)
-    elif batch.max() >= model.config.vocab_size or batch.min() < 0:
-        raise StudyError(
-            f"{options.tokens} holds token ids outside this model's vocabulary of {model.config.vocab_size}"
-        )
     begin = time.perf_counter()
     found = pruners.score(
         options.pruner, model, [batch], prunable_units(model, options.layers), seed=options.seed, **settings
     )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    found.save(options.out)
+    with replacing(options.out) as partial:
+        found.save(partial)
     print(
         f"{options.out}: {len(found.values)} unit sets, scored by {options.pruner} "
         f"in {time.perf_counter() - begin:.1f} s"
@@ -162,6 +162,7 @@ def prune(options) -> None:
     from .units import Units
 
     plan.check_ratio(options.ratio)
+    checkpoint.check_target(options.out)
     scores = Scores.load(options.scores)
     model = models.load_model(options.model)
     units = Units(tuple(unit_set for unit_set in surgery.all_sets(model) if unit_set.key in scores.values))
@@ -180,25 +181,26 @@ def prune(options) -> None:
 def evaluate(options) -> None:
     from . import data, evaluate, models
 
+    check_at_least(2, window=options.window)
+    check_at_least(1, max_windows=options.max_windows, limit=options.limit)
     if options.tasks:
         from . import zeroshot
 
         zeroshot.check_tasks(options.tasks)
-    if options.text:
-        try:
-            text = options.text.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StudyError(f"cannot read the text {str(options.text)!r}: {error}") from error
-    else:
-        text = data.JOINT.join(data.load_texts(options.corpus))
+    text = read_text(options.text) if options.text else None
     tokenizer = models.load_tokenizer(options.model)
-    windows = data.text_windows(tokenizer, text, window=options.window)[: options.max_windows]
+    if text is None:
+        windows = data.corpus_windows(tokenizer, options.corpus, window=options.window)
+    else:
+        windows = data.text_windows(tokenizer, text, window=options.window)
+    windows = windows[: options.max_windows]
+    check_vocabulary(windows, options.model, options.text or options.corpus)
     model = models.load_model(options.model)
     result = evaluate.perplexity(model, windows) | {"parameters": evaluate.parameter_count(model)}
     if options.tasks:
         result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=options.limit)
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps({name: None if value != value else value for name, value in result.items()}))  # NaN: null
         return
     print(f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f} (standard error)")
     print(f"window {result['window']}, {result['tokens']} tokens predicted, {result['parameters']:,} parameters")
@@ -215,13 +217,14 @@ def recover(options) -> None:
 
     names = ("r", "alpha", "dropout", "lr", "epochs", "batch_size", "warmup_steps", "cutoff")
     recipe = Recipe(**{name: getattr(options, name) for name in names})
+    checkpoint.check_target(options.out)
     rows = data.load_instructions(options.instructions)
     training, validation = data.split_instructions(rows, validation=options.validation, seed=options.seed)
     if options.rows is not None and not 0 < options.rows <= len(training):
         raise StudyError(f"--rows {options.rows} of {len(training)} training rows: allowed is 1 to {len(training)}")
     from . import recover
 
-    model, tokenizer = models.load_model(options.model), models.load_tokenizer(options.model)
+    tokenizer, model = models.load_tokenizer(options.model), models.load_model(options.model)
     adapter = recover.train_adapter(
         model, tokenizer, training[: options.rows], validation, recipe=recipe, seed=options.seed, log=_Steps()
     )
@@ -241,41 +244,14 @@ class _Steps:
         left = elapsed / row["step"] * (row["steps"] - row["step"]) if row["step"] else float("nan")
         text = f"step {row['step']}/{row['steps']}" + (f", {left:.0f} s left" if row["step"] else "")
         text += "".join(f", {name} {row[name]:.4f}" for name in ("loss", "validation_loss") if name in row)
-        if "validation_loss" in row or not sys.stderr.isatty():
+        if "validation_loss" in row:
             print(text, file=sys.stderr)
-        else:
+        elif sys.stderr.isatty():
             print(text, end="\r", file=sys.stderr)
 
 
 def _last_validation(adapter) -> float:
     return next(row["validation_loss"] for row in reversed(adapter.meta["history"]) if "validation_loss" in row)
-
-
-def _setting(text: str):
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise StudyError(f"--set takes KEY=VALUE, not {text!r}")
-    if value in ("true", "false"):
-        return key, value == "true"
-    for kind in (int, float):
-        try:
-            return key, kind(value)
-        except ValueError:
-            continue
-    return key, value
-
-
-def _tokens(path: Path):
-    import numpy as np
-    import torch
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"cannot read tokens from {str(path)!r}: {error}") from error
-    if array.dtype != np.int64 or array.ndim != 2 or array.shape[1] < 2:
-        raise StudyError(f"{path} must hold an int64 array (samples, length >= 2), not {array.dtype} {array.shape}")
-    return torch.from_numpy(array)
 
 
 def _calibration(options):

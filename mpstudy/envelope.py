@@ -6,6 +6,7 @@ dictionaries of tensors, the loss is a function, the groups are a shrinkage oper
 (1988): the inverse curvature along the last step, so that no Lipschitz constant has to be guessed.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -53,14 +54,16 @@ def prox_point(loss_and_gradient, like: Vector, *, rho, max_steps, tol, step_siz
     StudyError: a non-finite loss, or no step size that lowers the objective below L(w).
     """
     shrink = shrink or (lambda d, t: d)
-    d = {name: torch.zeros_like(value) for name, value in like.items()}
+    d = {name: torch.zeros_like(value, dtype=_at_least_float32(value)) for name, value in like.items()}
     loss, gradient = loss_and_gradient(d)
+    _check_finite(loss, 0)
     loss_start, gamma = loss, step_size or rho / 10
     residuals: list[float] = []
     evaluations, rejected = 1, 0
     while len(residuals) < max_steps:
         trial = shrink({name: torch.lerp(d[name], -rho * gradient[name], gamma / rho) for name in d}, gamma)
         trial_loss, trial_gradient = loss_and_gradient(trial)
+        _check_finite(trial_loss, evaluations)
         evaluations += 1
         if trial_loss + dot(trial, trial) / (2 * rho) > loss_start and dot(trial, trial) > 0:
             rejected, gamma = rejected + 1, gamma / 4
@@ -103,3 +106,13 @@ def _spectral_step(d, gradient, trial, trial_gradient, rho, gamma):
         sy += float((s * y).sum(dtype=torch.float64))
         yy += float((y * y).sum(dtype=torch.float64))
     return sy / yy if sy > 0 else gamma
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise StudyError(f"the loss is {loss} at step {step} of the prox solver")
+
+
+def _at_least_float32(value: torch.Tensor) -> torch.dtype:
+    """Offsets of half-precision weights are held in float32: most of them are below half a unit in the last place."""
+    return torch.promote_types(value.dtype, torch.float32)

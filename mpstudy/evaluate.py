@@ -1,13 +1,15 @@
 """What a model is worth and what it costs: perplexity in fp32, parameters, file size, latency."""
 
 import math
-import statistics
 import time
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from .errors import StudyError
+
+MOST_NATS = 700  # exp of more overflows
 
 
 @torch.inference_mode()
@@ -25,15 +27,17 @@ def perplexity(model, windows: torch.Tensor, *, batch_size: int = 8) -> dict:
 
     Raises
     ------
-    StudyError: a non-finite loss.
+    StudyError: windows of one token, a non-finite loss, or one beyond what a perplexity can express.
     """
+    count, window = windows.shape
+    if window < 2:
+        raise StudyError(f"a window needs at least 2 tokens, the first of which is not predicted, not {window}")
     device = next(model.parameters()).device
     means = torch.cat([_window_losses(model, batch.to(device)) for batch in windows.split(batch_size)]).double()
     nll = means.mean().item()
-    if not math.isfinite(nll):
-        raise StudyError(f"the evaluation loss is {nll}: the model's weights are not usable")
+    if not nll < MOST_NATS:
+        raise StudyError(f"the evaluation loss is {nll} nats: the model's weights are not usable")
     spread = means.std().item() / math.sqrt(len(means)) if len(means) > 1 else float("nan")
-    count, window = windows.shape
     value = math.exp(nll)
     return {
         "perplexity": value,
@@ -77,7 +81,7 @@ def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: i
     rows = []
     for name, phases in seconds.items():
         for phase, values in phases.items():
-            low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+            low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
             tokens = prompt if phase == "prefill" else new_tokens
             row = {
                 "model": name,

@@ -29,29 +29,32 @@ def only_trainable(model: nn.Module, names):
             parameter.requires_grad_(before[name])
 
 
-def loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict, step: int = 0):
+def loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict, where: str):
     """The loss (float, nats) and its gradients (name -> tensor) on one batch.
 
-    Call it inside :func:`only_trainable`. Raises :class:`StudyError` naming ``step`` and the parameter when the loss
+    Call it inside :func:`only_trainable`. Raises :class:`StudyError` naming ``where`` and the parameter when the loss
     or a gradient is not finite.
     """
     loss = causal_loss(model, batch.to(next(iter(parameters.values())).device))
     if not torch.isfinite(loss):
         raise StudyError(
-            f"the loss is {loss.item()} at step {step}; the weights, the tokens or the settings are not usable"
+            f"the loss is {loss.item()} at {where}; the weights, the tokens or the settings are not usable"
         )
     gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))
     for name, gradient in gradients.items():
         if not torch.isfinite(gradient.sum()):
-            raise StudyError(f"the gradient of {name} is not finite at step {step}")
+            raise StudyError(f"the gradient of {name} is not finite at {where}")
     return loss.item(), gradients
 
 
-def mean_gradients(model: nn.Module, batches, parameters: dict):
-    """Loss and gradients averaged over ``batches`` (a list of equally large int64 tensors)."""
+def mean_gradients(model: nn.Module, batches, parameters: dict, step: int = 0):
+    """Loss and gradients averaged over ``batches`` (a list of equally large int64 tensors).
+
+    ``step`` numbers the call in the messages of :func:`loss_and_gradients`, for pruners that call it many times.
+    """
     total, loss = None, 0.0
-    for step, batch in enumerate(batches):
-        value, gradients = loss_and_gradients(model, batch, parameters, step)
+    for number, batch in enumerate(batches):
+        value, gradients = loss_and_gradients(model, batch, parameters, f"step {step}, batch {number}")
         loss += value / len(batches)
         if total is None:
             total = {name: gradient / len(batches) for name, gradient in gradients.items()}

@@ -70,7 +70,8 @@ def _git(*arguments: str) -> str:
 def kernel_environment(threads: int) -> dict[str, str]:
     """Environment for a child process: this one's, with ``threads`` and a way to import the library."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return os.environ | {name: str(threads) for name in THREAD_VARIABLES} | {"PYTHONPATH": path}
+    quiet = {"PYTHONWARNINGS": "ignore:IProgress not found"}  # tqdm would like widgets; the runner shows progress
+    return os.environ | {name: str(threads) for name in THREAD_VARIABLES} | {"PYTHONPATH": path} | quiet
 
 
 def probe_seconds(threads: int) -> float:

@@ -6,18 +6,22 @@ so a plain ``LlamaForCausalLM`` is rebuilt from its config and weights and cache
 
 import os
 import shutil
+import sys
 import tempfile
+import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
 
 from . import checkpoint, hub, manifest
 from .errors import StudyError, check_choice
 from .paths import cache_dir
-from .sources import BUNDLED, hub_commit, is_bundled
+from .sources import BUNDLED, hub_snapshot, is_bundled
 from .surgery import ungroup
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -39,15 +43,13 @@ def load_model(name: str, *, dtype: str = "float32", device: str | None = None):
 
     Raises
     ------
-    StudyError: no such folder or hub id, or an unknown dtype.
+    StudyError: no such folder or hub id, an unknown dtype, or weights that do not fit the config.
     """
     check_choice("dtype", dtype, DTYPES)
     folder = locate(name)
-    if checkpoint.is_pruned(folder):
-        model = checkpoint.load_pruned(folder)
-    else:
-        model = _from_pretrained(AutoModelForCausalLM, folder, dtype=DTYPES[dtype], use_safetensors=True)
-    return model.to(device=device or default_device(), dtype=DTYPES[dtype]).eval()
+    load = checkpoint.load_pruned if checkpoint.is_pruned(folder) else _load_dense
+    # not .to(dtype): that would round the rotary frequencies too, which stay fp32 in every dtype
+    return load(folder, DTYPES[dtype]).to(device or default_device()).eval()
 
 
 def load_tokenizer(name: str):
@@ -68,7 +70,7 @@ def locate(name: str) -> str:
     """The folder of a bundled or local model, or the hub id itself when it is no folder."""
     if is_bundled(name):
         return str(build_bundled(name))
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise StudyError(
@@ -115,15 +117,58 @@ def _read_gguf(path: Path):
     return plain, AutoTokenizer.from_pretrained(source, **kwargs)
 
 
+def _load_dense(source: str, dtype: torch.dtype):
+    """A model with every weight from its checkpoint: transformers would draw missing ones at random."""
+    strict = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, info = _from_pretrained(AutoModelForCausalLM, source, dtype=dtype, **strict)
+    wrong = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
+    if wrong:
+        raise StudyError(f"the weights of {source!r} do not fit its config: {len(wrong)} tensors, first {wrong[0]}")
+    return model
+
+
 def _from_pretrained(auto_class, source: str, **kwargs):
-    """``from_pretrained`` that never waits for a hub that cannot answer, and fails in one line."""
-    local = Path(source).is_dir() or hub_commit(source) is not None
-    if not local and (constants.HF_HUB_OFFLINE or not hub.reachable(constants.ENDPOINT)):
+    """``from_pretrained`` that never waits for a hub that cannot answer, and fails in one line.
+
+    A model of the hub cache is read as a folder: by its id, transformers asks the hub for files that it lacks.
+    """
+    folder = source if Path(source).is_dir() else hub_snapshot(source)
+    if folder is None and not _hub_answers():
         raise StudyError(
             f"model {source!r} is not in the local cache and {constants.ENDPOINT} is not within reach; give a folder"
         )
+    if folder is not None:
+        try:
+            return _load(auto_class, source, folder, local_files_only=True, **kwargs)
+        except StudyError:
+            if folder == source or not _hub_answers():
+                raise
+    return _load(auto_class, source, source, **kwargs)  # fetches what the cache does not hold
+
+
+def _hub_answers() -> bool:
+    return not constants.HF_HUB_OFFLINE and hub.reachable(constants.ENDPOINT)
+
+
+def _load(auto_class, name: str, source: str | Path, **kwargs):
     try:
-        return auto_class.from_pretrained(source, local_files_only=local, trust_remote_code=False, **kwargs)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StudyError(f"cannot load the {auto_class.__name__[4:]} of {source!r}: {reason}") from error
+        with _quiet():
+            return auto_class.from_pretrained(source, trust_remote_code=False, **kwargs)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = textwrap.shorten(str(error), 200) or type(error).__name__
+        raise StudyError(f"cannot load the {auto_class.__name__[4:]} of {name!r}: {reason}") from error
+
+
+@contextmanager
+def _quiet():
+    """Without transformers' load reports, and off a terminal without its bars: what matters is raised instead."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

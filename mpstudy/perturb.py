@@ -73,6 +73,15 @@ def perturbed(name: str, model: nn.Module, seed: int = 0):
     return PERTURBATIONS[name](model, seed)
 
 
+@torch.no_grad()
+def weight_change(model: nn.Module, name: str, seed: int = 0) -> float:
+    """``||dw|| / ||w||`` over all weights under the registered perturbation ``name``."""
+    before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+    with perturbed(name, model, seed):
+        moved = sum((weight - before[key]).double().square().sum() for key, weight in model.named_parameters())
+    return float((moved / sum(value.double().square().sum() for value in before.values())).sqrt())
+
+
 def draw_noise(weights: dict, sigma: float, noise: str, *, seed: tuple[int, int]) -> dict:
     """Gaussian noise of the shape of ``weights``: std ``sigma * |w|`` (``relative``) or ``sigma`` (``isotropic``).
 

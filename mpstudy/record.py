@@ -80,6 +80,10 @@ class Run:
         with self._timed(name, None):
             yield
 
+    def counting(self, stage: str, total: int):
+        """A block that counts its own steps: ``with run.counting("LoRA", 40) as step: ... step()``."""
+        return self._timed(stage, total)
+
     @contextmanager
     def _timed(self, stage: str, total: int | None):
         begin, shown, done = time.perf_counter(), -math.inf, 0

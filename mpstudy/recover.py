@@ -45,9 +45,10 @@ def train_adapter(
     """Train LoRA weights for ``model``, which is not changed.
 
     ``training`` and ``validation`` are instruction rows (``instruction``, ``input``, ``output``). ``seed`` draws the
-    data order, the initial LoRA weights and the dropout; no global random state is changed. ``log`` receives a row after every step
-    (``step``, ``steps``, ``loss``) and where the validation loss (nats per response token) was measured: before the
-    first step, half-way and after the last.
+    data order, the initial LoRA weights and the dropout; no global random state is changed. ``log`` receives a row
+    after every step (``step``, ``steps``, ``loss``) and where the validation loss (nats per response token) was
+    measured: before the first step, half-way and after the last. A loss that is not finite raises
+    :class:`StudyError` naming the step.
     """
     examples = encode(tokenizer, training, recipe.cutoff)
     held_out = encode(tokenizer, validation, recipe.cutoff)
@@ -55,6 +56,9 @@ def train_adapter(
     history = []
 
     def record(row):
+        for name in {"loss", "validation_loss"} & row.keys():
+            if not math.isfinite(row[name]):
+                raise StudyError(f"the recovery {name} is {row[name]} at step {row['step']}; lower lr ({recipe.lr})")
         history.append(row)
         log(row)
 
@@ -73,8 +77,6 @@ def train_adapter(
         )
         for step, batch in enumerate(_batches(examples, recipe), start=1):
             loss = _train_step(peft_model, _pad(batch, tokenizer.pad_token_id), optimiser, schedule)
-            if not math.isfinite(loss):
-                raise StudyError(f"the recovery loss is {loss} at step {step}; lower lr (now {recipe.lr})")
             row = {"step": step, "steps": steps, "loss": loss}
             if step in (steps // 2, steps):
                 row["validation_loss"] = response_loss(peft_model, held_out, tokenizer.pad_token_id)
@@ -88,7 +90,8 @@ def merge_adapter(model, adapter: Adapter):
 
     Raises :class:`StudyError` when the adapter was trained on tensors of another shape or changes nothing.
     """
-    peft_model = _with_lora(copy.deepcopy(model).float(), Recipe(**adapter.meta["recipe"]))
+    with torch.random.fork_rng():  # PEFT draws initial weights, which are then replaced
+        peft_model = _with_lora(copy.deepcopy(model).float(), Recipe(**adapter.meta["recipe"]))
     own = get_peft_model_state_dict(peft_model)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in adapter.weights.items()}:
         raise StudyError("the adapter does not fit this model: it was trained on another pruned model")
@@ -102,6 +105,8 @@ def encode(tokenizer, rows, cutoff: int) -> list[tuple[list[int], list[int]]]:
     """Instruction rows as (token ids, labels); prompt tokens have label -100. Rows with no response within
     ``cutoff`` are dropped.
     """
+    if tokenizer.eos_token_id is None:
+        raise StudyError("recovery needs a tokenizer with an end-of-text token")
     examples = []
     for row in rows:
         prompt = tokenizer(alpaca_prompt(row), add_special_tokens=False).input_ids

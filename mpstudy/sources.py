@@ -15,12 +15,19 @@ def is_bundled(name: str) -> bool:
     return name in BUNDLED
 
 
-def hub_commit(name: str) -> str | None:
-    """The commit of a hub model that the local hub cache holds, or ``None``."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    reference = cache / f"models--{name.replace('/', '--')}" / "refs" / "main"
-    return reference.read_text().strip() if reference.is_file() else None
+def hub_snapshot(name: str) -> Path | None:
+    """The folder, named by its commit, in which the local hub cache holds a hub model, or ``None``.
+
+    It may hold some of the model's files only.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    cache = Path(os.environ.get("HF_HOME", home)) / "hub"
+    repository = Path(os.environ.get("HF_HUB_CACHE", cache)).expanduser() / f"models--{name.replace('/', '--')}"
+    reference = repository / "refs" / "main"
+    if not reference.is_file():
+        return None
+    snapshot = repository / "snapshots" / reference.read_text().strip()
+    return snapshot if snapshot.is_dir() else None
 
 
 def source_digest(name: str) -> str:
@@ -33,7 +40,8 @@ def source_digest(name: str) -> str:
     folder = Path(name)
     if folder.is_dir():
         return f"folder@{_folder_digest(folder)}"
-    return f"{name}@{hub_commit(name) or 'main'}"
+    snapshot = hub_snapshot(name)
+    return f"{name}@{snapshot.name if snapshot else 'main'}"
 
 
 def _folder_digest(folder: Path) -> str:

@@ -4,6 +4,7 @@ cached by content.
 
 import copy
 import hashlib
+import inspect
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -71,6 +72,8 @@ class Study:
             "threads": torch.get_num_threads(),
         }
         module = pruners.PRUNERS[pruner].__module__
+        if not module.startswith("mpstudy."):  # a pruner of the user's own, wherever it was written
+            key["source"] = inspect.getsource(pruners.PRUNERS[pruner])
         compute = lambda: pruners.score(pruner, self.model, batches, self.units, seed=seed, **settings)  # noqa: E731
         return cache.cached_file("scores", key, module, Scores, compute)
 
@@ -101,6 +104,7 @@ class Study:
 
         key = {
             "model": cache.weights_digest(model),
+            "tokenizer": cache.tokenizer_digest(self.tokenizer),
             "tasks": tasks,
             "limit": limit,
             "threads": torch.get_num_threads(),
@@ -112,8 +116,9 @@ class Study:
         """The recovered (merged) model and its adapter (see :mod:`mpstudy.recover`)."""
         from . import recover  # PEFT takes seconds to import
 
-        rows = hashlib.sha256(json.dumps([training, validation], sort_keys=True).encode()).hexdigest()
-        key = {"model": cache.weights_digest(model), "rows": rows, "recipe": asdict(recipe), "seed": seed}
+        examples = [recover.encode(self.tokenizer, rows, recipe.cutoff) for rows in (training, validation)]
+        tokens = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
+        key = {"model": cache.weights_digest(model), "tokens": tokens, "recipe": asdict(recipe), "seed": seed}
         compute = lambda: recover.train_adapter(  # noqa: E731
             model, self.tokenizer, training, validation, recipe=recipe, seed=seed, log=log
         )

@@ -81,16 +81,16 @@ def all_sets(model: nn.Module):
         yield from family.unit_sets(model, layer)
 
 
-def _planned(model: nn.Module, plan):
+def _planned(model: nn.Module, plan) -> list:
+    """The sets that lose units, with the units. All are checked first: a plan that does not fit changes nothing."""
     sets = {unit_set.key: unit_set for unit_set in all_sets(model)}
-    for key, removed in plan.removed.items():
+    for key in plan.removed:
         if key not in sets or plan.counts[key] != sets[key].count:
             have = sets[key].count if key in sets else "no such set"
             raise StudyError(
                 f"the plan does not fit this model: {key} has {plan.counts[key]} units in the plan, {have} here"
             )
-        if len(removed):
-            yield sets[key], removed
+    return [(sets[key], removed) for key, removed in plan.removed.items() if len(removed)]
 
 
 def _rest(parameter: torch.Tensor, dim: int) -> tuple[int, ...]:

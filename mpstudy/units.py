@@ -5,6 +5,7 @@ grouped-query attention it is one head). An *MLP channel* is one hidden neuron. 
 columns) of a unit are one contiguous block, so a unit set is described by a block length per parameter.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -128,9 +129,10 @@ def family(config):
 
 def parse_layers(text: str, n_layers: int) -> range:
     """``"4-25"`` (inclusive) or ``"7"`` to a range of layer indices, checked against the model's depth."""
-    first, _, last = str(text).partition("-")
-    if not (first.isdigit() and (last or first).isdigit()):
+    found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", str(text))
+    if not found:
         raise StudyError(f"layers {text!r} are not of the form '4-25' or '7'")
+    first, last = found.groups()
     chosen = range(int(first), int(last or first) + 1)
     if not chosen or chosen[-1] >= n_layers:
         raise StudyError(f"layers {text!r} are not inside this model's layers 0-{n_layers - 1}")

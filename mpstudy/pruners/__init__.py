@@ -50,6 +50,8 @@ def check_settings(name: str, settings: dict) -> None:
 
 
 def _check_value(name, key, value, default):
+    if value is None and default is None:
+        return None
     if key in CHOICES:
         return check_choice(f"{key} of pruner {name!r}", value, CHOICES[key])
     kind = float if default is None else type(default)

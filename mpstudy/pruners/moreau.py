@@ -7,6 +7,8 @@ loss), which is the robustness claim. It holds at d*, so each score carries the 
 ``converged`` is false is not a Moreau score.
 """
 
+import itertools
+
 import torch
 
 from ..envelope import prox_point
@@ -32,7 +34,8 @@ def moreau(
     """Scores from the Moreau envelope of radius ``rho`` (weight squared per nat).
 
     ``sigma`` > 0 first smooths the loss: the expectation over u is estimated by one antithetic pair, w + d + u and
-    w + d - u, whose u is drawn once from ``seed``, so that the inner problem stays deterministic and ``tol`` can be reached.
+    w + d - u, whose u is drawn once from ``seed``, so that the inner problem stays deterministic and ``tol`` can be
+    reached.
     ``max_steps``, ``tol``, ``step_size``: see :func:`mpstudy.envelope.prox_point`.
     """
     settings = {"pruner": "moreau", "rho": rho, "sigma": sigma, "noise": noise, "tol": tol, "seed": seed}
@@ -93,8 +96,10 @@ def _envelope_scores(model, batches, units, settings, solver, shrink=None) -> Sc
             u = draw_noise(original, settings["sigma"], settings["noise"], seed=(settings["seed"], 0))
             sign_draws = [u, {name: -value for name, value in u.items()}]
 
+        evaluations = itertools.count()
+
         def loss_and_gradient(d):
-            return _smoothed(model, batches, weights, original, d, sign_draws)
+            return _smoothed(model, batches, weights, original, d, sign_draws, next(evaluations))
 
         result = prox_point(loss_and_gradient, original, shrink=shrink, **solver)
         envelope_gradient = {name: value / -solver["rho"] for name, value in result.d.items()}
@@ -105,14 +110,14 @@ def _envelope_scores(model, batches, units, settings, solver, shrink=None) -> Sc
     return scores
 
 
-def _smoothed(model, batches, weights, original, d, draws):
-    """Loss and gradient at w + d, averaged over the noise draws."""
+def _smoothed(model, batches, weights, original, d, draws, step):
+    """Loss and gradient at w + d, averaged over the noise draws; ``step`` counts the evaluations."""
     loss, total = 0.0, None
     for u in draws:
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(original[name] + d[name] + u[name] if u else original[name] + d[name])
-        value, gradients = mean_gradients(model, batches, weights)
+        value, gradients = mean_gradients(model, batches, weights, step)
         loss += value / len(draws)
         if total is None:
             total = {name: gradient.float() for name, gradient in gradients.items()}

@@ -54,7 +54,7 @@ def moreau_release(
     with only_trainable(model, weights), restored(weights) as original, _seeded(seed):
         for step in range(steps):
             _move(weights, original, delta, std)
-            loss, gradients = mean_gradients(model, batches, weights)
+            loss, gradients = mean_gradients(model, batches, weights, step)
             for name, value in delta.items():
                 gradient = gradients[name] + value / lam if proximal else gradients[name]
                 delta[name] = _shrink(value - lr * gradient, soft, soft * lr, corrected_shrink)

@@ -15,7 +15,7 @@ def smoothgrad(model, batches, units, *, seed=0, sigma=0.05, noise="relative", s
     with only_trainable(model, units.names):
         for step in range(steps):
             with shifted(weights, draw_noise(weights, sigma, noise, seed=(seed, step))):
-                value, gradients = mean_gradients(model, batches, weights)
+                value, gradients = mean_gradients(model, batches, weights, step)
             loss += value / steps
             if total is None:
                 total = gradients

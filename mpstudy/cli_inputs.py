@@ -1,0 +1,70 @@
+"""What the commands take from files and options: each reader and check ends in one clear error."""
+
+import textwrap
+from pathlib import Path
+
+from .errors import StudyError
+
+
+def setting(text: str):
+    """``KEY=VALUE`` as a name and a bool (``true``, ``false``), whole number, number or text, the first that fits."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise StudyError(f"--set takes KEY=VALUE, not {text!r}")
+    if value in ("true", "false"):
+        return key, value == "true"
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, value
+
+
+def read_tokens(path: Path):
+    """Token ids from an ``.npy`` file, int64 (samples, length); nothing is unpickled."""
+    import numpy as np
+    import torch
+
+    try:
+        with path.open("rb") as handle:
+            array = np.lib.format.read_array(handle, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"cannot read tokens from {str(path)!r}: {textwrap.shorten(str(error), 200)}") from error
+    if array.dtype != np.int64 or array.ndim != 2 or not len(array) or array.shape[1] < 2:
+        raise StudyError(f"{path} must hold an int64 array (samples, length >= 2), not {array.dtype} {array.shape}")
+    return torch.from_numpy(array)
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"cannot read the text {str(path)!r}: {error}") from error
+
+
+def check_at_least(lowest: int, **options) -> None:
+    """Refuse an option, named by its keyword, below ``lowest``; ``None`` passes."""
+    for name, value in options.items():
+        if value is not None and value < lowest:
+            raise StudyError(f"--{name.replace('_', '-')} must be at least {lowest}, not {value}")
+
+
+def check_vocabulary(tokens, model: str, source) -> None:
+    """Refuse token ids of ``source`` that ``model`` has no embedding for."""
+    from . import models
+
+    size = models.load_config(model).vocab_size
+    if tokens.min() < 0 or tokens.max() >= size:
+        raise StudyError(f"{source} holds token ids outside the vocabulary of {model}, which has {size}")
+
+
+def check_file_target(path: Path) -> None:
+    """Make the folder of an output file now rather than after the work."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+    if path.is_dir():
+        raise StudyError(f"--out {path} is a folder; name a file")

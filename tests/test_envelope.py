@@ -1,0 +1,190 @@
+"""The prox solver against closed forms and brute force: nothing here knows about models."""
+
+import math
+
+import pytest
+import torch
+
+from mpstudy.envelope import dot, prox_point, prox_residual
+from mpstudy.errors import StudyError
+
+
+def quadratic(a, offset):
+    """``L(w + d) = 1/2 (offset + d)^T A (offset + d)`` with offset = w - b, as the solver wants it."""
+
+    def loss_and_gradient(d):
+        point = offset + d["w"]
+        return 0.5 * float(point @ a @ point), {"w": a @ point}
+
+    return loss_and_gradient
+
+
+def scalar(loss, slope, w):
+    """A function of one variable around ``w``, as the solver wants it."""
+
+    def loss_and_gradient(d):
+        x = w + d["w"].item()
+        return loss(x), {"w": torch.tensor([slope(x)], dtype=torch.float64)}
+
+    return loss_and_gradient
+
+
+def random_problem(seed, size=8):
+    """A positive definite matrix with eigenvalues from 0.01 to 100, and an offset."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+    a = basis @ torch.diag(torch.logspace(-2, 2, size, dtype=torch.float64)) @ basis.T
+    return a, torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+def solve(loss_and_gradient, size, **settings):
+    like = {"w": torch.zeros(size, dtype=torch.float64)}
+    return prox_point(loss_and_gradient, like, **({"max_steps": 2000, "tol": 1e-10} | settings))
+
+
+def closed_form(a, offset, rho):
+    identity = torch.eye(len(offset), dtype=torch.float64)
+    return -torch.linalg.solve(identity + rho * a, rho * a @ offset)
+
+
+@pytest.mark.parametrize("rho", [1e-3, 0.1, 10.0])
+def test_quadratic_has_the_closed_form_minimiser_and_gradient(rho):
+    a, offset = random_problem(seed=1)
+    result = solve(quadratic(a, offset), 8, rho=rho)
+    assert result.converged and result.residual <= 1e-10
+    torch.testing.assert_close(result.d["w"], closed_form(a, offset, rho), rtol=1e-5, atol=1e-9)
+    gradient = a @ torch.linalg.solve(torch.eye(8, dtype=torch.float64) + rho * a, offset)
+    torch.testing.assert_close(result.d["w"] / -rho, gradient, rtol=1e-5, atol=1e-9)
+
+
+def test_loss_at_the_start_and_at_the_prox_point():
+    a, offset = random_problem(seed=2)
+    result = solve(quadratic(a, offset), 8, rho=0.1)
+    moved = offset + closed_form(a, offset, 0.1)
+    assert result.loss_start == pytest.approx(0.5 * float(offset @ a @ offset))
+    assert result.loss_prox == pytest.approx(0.5 * float(moved @ a @ moved))
+
+
+def test_gradients_of_nearby_points_differ_by_at_most_their_distance_over_rho():
+    a, first = random_problem(seed=3)
+    rho = 0.5
+    steepest = torch.linalg.eigh(a).eigenvectors[:, -1]
+    for shift in (1e-2 * steepest, 1e-2 * random_problem(seed=4)[1]):
+        gradients = [solve(quadratic(a, w), 8, rho=rho).d["w"] / -rho for w in (first, first + shift)]
+        assert (gradients[1] - gradients[0]).norm() <= shift.norm() / rho * (1 + 1e-6)
+    assert (a @ steepest).norm() > 10 / rho  # the plain gradient breaks that bound along the steepest direction
+
+
+@pytest.mark.parametrize("w", [-2.0, -0.4, 0.3, 1.0, 2.5])
+def test_non_convex_function_of_one_variable_agrees_with_brute_force(w):
+    # The second derivative of sin(3x) + x^2/10 is at least phi = -8.8: with rho * phi > -1 the minimiser is unique.
+    rho = 0.1
+    loss = lambda x: math.sin(3 * x) + x * x / 10  # noqa: E731
+    result = solve(scalar(loss, lambda x: 3 * math.cos(3 * x) + x / 5, w), 1, rho=rho)
+    grid = torch.linspace(-2, 2, 400_001, dtype=torch.float64)
+    objective = torch.sin(3 * (w + grid)) + (w + grid) ** 2 / 10 + grid**2 / (2 * rho)
+    assert result.d["w"].item() == pytest.approx(grid[objective.argmin()].item(), abs=2e-5)
+
+
+def grouped(d, threshold):
+    """Group soft-thresholding with the rows of ``d["w"]`` as groups."""
+    norms = d["w"].norm(dim=1, keepdim=True)
+    return {"w": (1 - threshold / norms.clamp_min(1e-300)).clamp_min(0) * d["w"]}
+
+
+def separable(curvature, offset):
+    """``sum over rows g of curvature_g / 2 ||offset_g + d_g||^2``."""
+
+    def loss_and_gradient(d):
+        gradient = curvature * (offset + d["w"])
+        return float((gradient * (offset + d["w"])).sum()) / 2, {"w": gradient}
+
+    return loss_and_gradient
+
+
+def test_group_sparse_minimiser_of_a_separable_quadratic():
+    generator = torch.Generator().manual_seed(5)
+    curvature = torch.linspace(0.2, 4, 12, dtype=torch.float64)[:, None]
+    offset = torch.randn(12, 3, generator=generator, dtype=torch.float64)
+    gradient, rho = curvature * offset, 0.5
+    norms = gradient.norm(dim=1, keepdim=True)
+    eta = norms.sort(dim=0).values[5:7].mean().item()
+    problem, shrink = separable(curvature, offset), lambda d, t: grouped(d, t * eta)
+    result = prox_point(problem, {"w": offset}, rho=rho, max_steps=2000, tol=1e-10, shrink=shrink)
+    expected = -(1 - eta / norms).clamp_min(0) * gradient / (curvature + 1 / rho)
+    torch.testing.assert_close(result.d["w"], expected, rtol=1e-6, atol=1e-9)
+    zero = (result.d["w"] == 0).all(dim=1)
+    assert torch.equal(zero, (norms <= eta).squeeze(1)) and zero.sum() == 6
+
+
+def test_threshold_above_every_gradient_leaves_exactly_nothing():
+    offset, curvature = torch.ones(4, 2, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64)
+    problem, shrink = separable(curvature, offset), lambda d, t: grouped(d, 9 * t)
+    result = prox_point(problem, {"w": offset}, rho=0.5, max_steps=5, tol=0.1, shrink=shrink)
+    assert not result.d["w"].any() and result.residual == 0 and result.converged
+
+
+def test_residual_is_zero_at_the_minimiser_and_only_there():
+    a, offset = random_problem(seed=6)
+    exact = closed_form(a, offset, 0.3)
+    residual = lambda d: prox_residual({"w": d}, {"w": a @ (offset + d)}, 0.3, lambda d, t: d)  # noqa: E731
+    assert residual(exact) < 1e-10
+    assert residual(1.1 * exact) > 0.05
+    assert residual(torch.zeros(8, dtype=torch.float64)) == math.inf
+
+
+def test_residual_is_relative_to_the_size_of_d():
+    d = torch.tensor([3.0, 4.0])
+    assert prox_residual({"w": d}, {"w": -2 * d}, 0.25, lambda d, t: d) == pytest.approx(0.5)
+
+
+def test_first_step_that_overshoots_is_shortened():
+    a, offset = 1e4 * torch.eye(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    result = solve(quadratic(a, offset), 1, rho=1.0, step_size=1.0)
+    assert result.converged and result.gradients > len(result.residuals) + 1
+    torch.testing.assert_close(result.d["w"], closed_form(a, offset, 1.0))
+
+
+def test_loss_that_no_step_lowers_is_a_divergence():
+    rising = scalar(lambda x: x, lambda x: -1.0, 0.0)  # the gradient points the wrong way
+    with pytest.raises(StudyError, match=r"diverges.*rho = 0\.1"):
+        solve(rising, 1, rho=0.1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_loss_that_is_not_finite_is_an_error_with_its_step(value):
+    with pytest.raises(StudyError, match=f"the loss is {value} at step 0"):
+        solve(scalar(lambda x: value, lambda x: 1.0, 0.0), 1, rho=0.1)
+    with pytest.raises(StudyError, match=f"the loss is {value} at step 1"):
+        solve(scalar(lambda x: x if x == 0 else value, lambda x: 1.0, 0.0), 1, rho=0.1)
+
+
+def test_max_steps_is_kept_and_said():
+    a, offset = random_problem(seed=7)
+    result = solve(quadratic(a, offset), 8, rho=10.0, max_steps=3)
+    assert len(result.residuals) == 3 and not result.converged and result.residual == result.residuals[-1] > 1e-10
+    assert result.report()["converged"] is False
+
+
+def test_tolerance_ends_the_solver_and_costs_one_gradient_a_step():
+    a, offset = random_problem(seed=8)
+    result = solve(quadratic(a, offset), 8, rho=0.1, tol=0.1)
+    assert result.converged and result.residuals[-1] <= 0.1 and all(r > 0.1 for r in result.residuals[:-1])
+    assert result.gradients == 1 + len(result.residuals)
+
+
+def test_half_precision_weights_get_offsets_in_float32():
+    result = prox_point(
+        lambda d: (float(d["w"].sum()), {"w": torch.ones(2)}),
+        {"w": torch.zeros(2, dtype=torch.bfloat16)},
+        rho=1e-3,
+        max_steps=5,
+        tol=1e-3,
+    )
+    assert result.d["w"].dtype == torch.float32
+    torch.testing.assert_close(result.d["w"], torch.full((2,), -1e-3))
+
+
+def test_dot_sums_over_all_tensors_in_double_precision():
+    ones = {"a": torch.full((10_000,), 0.1), "b": torch.ones(3)}
+    assert dot(ones, ones) == pytest.approx(103, rel=1e-6)

@@ -1,0 +1,37 @@
+"""The examples of the README are executed as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from mpstudy.paths import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_there_are_three_examples():
+    assert len(EXAMPLES) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", EXAMPLES, ids=["model", "pruner", "perturbation"])
+def test_example_runs_and_prints_finite_numbers(source, tmp_path):
+    script = tmp_path / "example.py"
+    script.write_text(source, encoding="utf-8")
+    environment = os.environ | {"MPSTUDY_COMPUTED": str(tmp_path / "computed"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    numbers = [float(text) for text in done.stdout.split()]
+    assert numbers and all(0 < number < 1e4 for number in numbers)
+
+
+def test_links_of_the_readme_exist():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,300 @@
+"""LoRA recovery trains what it says on the tokens it says, repeatably, and its merge is the trained function."""
+
+import copy
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from peft import set_peft_model_state_dict
+from tiny import BYTES, ROWS, byte_tokenizer, pruned_model, tiny_model, tokens
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from mpstudy import checkpoint, recover, surgery
+from mpstudy.errors import StudyError
+from mpstudy.recipe import Recipe
+
+TRAINING, VALIDATION = ROWS[:9], ROWS[9:]
+QUICK = Recipe(r=4, alpha=8, lr=1e-2, epochs=2, batch_size=4, warmup_steps=1, cutoff=220)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A vocabulary learnt from the rows, for which a prompt is short."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    texts = [recover.alpaca_prompt(row) + row["output"] for row in ROWS]
+    tokenizer.train_from_iterator(texts, BpeTrainer(vocab_size=BYTES, special_tokens=["<eos>"], show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
+
+
+def prompt_tokens(tokenizer, row) -> int:
+    return len(tokenizer(recover.alpaca_prompt(row)).input_ids)
+
+
+@pytest.fixture(scope="module")
+def adapter(tokenizer):
+    return recover.train_adapter(pruned_model(), tokenizer, TRAINING, VALIDATION, recipe=QUICK)
+
+
+def train(model, tokenizer, seed=0, **changes):
+    recipe = Recipe(**vars(QUICK) | changes)
+    return recover.train_adapter(model, tokenizer, TRAINING, VALIDATION, recipe=recipe, seed=seed)
+
+
+def logits(model, batch):
+    with torch.inference_mode():
+        return model(input_ids=batch).logits
+
+
+# --- Prompts and labels -----------------------------------------------------------------------------------------
+
+
+def test_the_prompt_is_alpacas():
+    assert recover.alpaca_prompt({"instruction": "Add.", "input": "1 and 2", "output": "3"}) == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n### Response:\n"
+    )
+    assert recover.alpaca_prompt({"instruction": "Greet.", "input": "", "output": "Hello"}) == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nGreet.\n\n### Response:\n"
+    )
+
+
+def test_the_loss_is_on_the_response_and_its_end(tokenizer):
+    ((ids, labels),) = recover.encode(tokenizer, ROWS[:1], 1000)
+    length = prompt_tokens(tokenizer, ROWS[0])
+    assert tokenizer.decode(ids[:length]) == recover.alpaca_prompt(ROWS[0])
+    assert tokenizer.decode(ids[length:]) == ROWS[0]["output"] + "<eos>"
+    assert labels == [-100] * length + ids[length:]
+
+
+def test_long_rows_are_cut_and_rows_without_response_left_out(tokenizer):
+    lengths = [prompt_tokens(tokenizer, row) for row in ROWS[:2]]
+    assert lengths[0] > lengths[1] + 3
+    ((ids, labels),) = recover.encode(tokenizer, ROWS[:2], lengths[1] + 3)
+    assert len(ids) == len(labels) == lengths[1] + 3
+    assert sum(label != -100 for label in labels) == 3
+
+
+@pytest.mark.parametrize("rows", [[], ROWS])
+def test_rows_without_any_response_are_an_error(tokenizer, rows):
+    with pytest.raises(StudyError, match="no instruction row has a response within the first 20 tokens"):
+        recover.encode(tokenizer, rows, 20)
+
+
+def test_a_tokenizer_without_end_token_is_an_error():
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(StudyError, match="end-of-text token"):
+        recover.encode(tokenizer, ROWS, 1000)
+
+
+def test_padding_has_neither_attention_nor_loss():
+    ids, labels, mask = recover._pad([([5, 6, 7], [-100, 6, 7]), ([8], [8])], 0)
+    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert labels.tolist() == [[-100, 6, 7], [8, -100, -100]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_the_validation_loss_is_the_mean_over_response_tokens(tokenizer):
+    model, examples = tiny_model(), recover.encode(tokenizer, ROWS[:5], 400)
+    total = count = 0
+    for ids, labels in examples:
+        logs = logits(model, torch.tensor([ids]))[0].double().log_softmax(-1)
+        for position, label in enumerate(labels[1:]):
+            if label != -100:
+                total, count = total - logs[position, label].item(), count + 1
+    for batch_size in (1, 2, 5):
+        loss = recover.response_loss(model, examples, tokenizer.pad_token_id, batch_size)
+        assert loss == pytest.approx(total / count, rel=1e-5)
+
+
+# --- Training ----------------------------------------------------------------------------------------------------
+
+
+def test_training_lowers_both_losses(adapter):
+    history = adapter.meta["history"]
+    steps = QUICK.epochs * math.ceil(len(TRAINING) / QUICK.batch_size)
+    assert [row["step"] for row in history] == list(range(steps + 1))
+    assert {row["steps"] for row in history} == {steps}
+    assert [row["step"] for row in history if "validation_loss" in row] == [0, steps // 2, steps]
+    assert history[-1]["validation_loss"] < history[0]["validation_loss"] - 0.1
+    assert history[-1]["loss"] < history[1]["loss"]
+
+
+def test_the_log_is_the_history(tokenizer):
+    seen = []
+    adapter = recover.train_adapter(tiny_model(), tokenizer, TRAINING, VALIDATION, recipe=QUICK, log=seen.append)
+    assert seen == adapter.meta["history"] == json.loads(json.dumps(seen))
+
+
+def test_all_seven_projections_are_trained(adapter):
+    for module in recover.TARGETS:
+        changed = [value.any() for name, value in adapter.weights.items() if f"{module}.lora_B" in name]
+        assert len(changed) == 2 and all(changed)
+    assert {value.dtype for value in adapter.weights.values()} == {torch.float32}
+
+
+def test_the_same_seed_gives_the_same_bits(tokenizer, adapter):
+    again = train(pruned_model(), tokenizer)
+    assert again.meta == adapter.meta
+    assert again.weights.keys() == adapter.weights.keys()
+    assert all(torch.equal(value, adapter.weights[name]) for name, value in again.weights.items())
+    other = train(pruned_model(), tokenizer, seed=1)
+    assert not all(torch.equal(value, adapter.weights[name]) for name, value in other.weights.items())
+
+
+def test_model_and_random_states_are_left_alone(tokenizer, adapter):
+    model = pruned_model()
+    before = copy.deepcopy(model.state_dict())
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    recover.merge_adapter(model, train(model, tokenizer))
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.training and all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_a_half_precision_model_is_trained_and_merged_in_fp32(tokenizer):
+    model = pruned_model().to(torch.bfloat16)
+    merged = recover.merge_adapter(model, train(model, tokenizer, epochs=1))
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_layers_of_different_size_can_be_recovered(tokenizer, tied, tmp_path):
+    model = pruned_model(tie_word_embeddings=tied)
+    merged = recover.merge_adapter(model, train(model, tokenizer))
+    counts = surgery.unit_counts(merged)
+    assert counts == surgery.unit_counts(model) and counts["layers.0.mlp"] != counts["layers.1.mlp"]
+    again = checkpoint.load_pruned(checkpoint.save_pruned(merged, tmp_path / "recovered"))
+    assert torch.equal(logits(again, tokens()), logits(merged, tokens()))
+
+
+def test_unusable_weights_are_named_with_the_step(tokenizer):
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    with pytest.raises(StudyError, match="the recovery validation_loss is nan at step 0"):
+        train(model, tokenizer)
+
+
+@pytest.mark.parametrize(("changes", "step"), [({}, 2), ({"batch_size": 9, "epochs": 1}, 1)])
+def test_a_learning_rate_that_diverges_is_named_with_the_step(tokenizer, changes, step):
+    with pytest.raises(
+        StudyError, match=rf"the recovery (validation_)?loss is nan at step {step}; lower lr \(1e\+30\)"
+    ):
+        train(tiny_model(), tokenizer, lr=1e30, warmup_steps=0, **changes)
+
+
+def test_a_model_without_the_projections_is_an_error(tokenizer):
+    model = tiny_model()
+    for layer in model.model.layers:
+        layer.mlp.gate = layer.mlp.gate_proj
+        del layer.mlp.gate_proj
+    with pytest.raises(StudyError, match="needs a module gate_proj"):
+        recover._with_lora(model, QUICK)
+
+
+@pytest.mark.slow
+def test_real_instructions_train_a_tiny_model():
+    from mpstudy import data, models
+
+    tokenizer = models.load_tokenizer("smollm2-135m-instruct")
+    rows = data.load_instructions("alpaca-demo")
+    training, validation = data.split_instructions(rows, validation=8, seed=0)
+    model = tiny_model(vocab_size=49152, initializer_range=0.02)
+    recipe = Recipe(lr=1e-2, epochs=1, batch_size=8, warmup_steps=1, cutoff=128)
+    adapter = recover.train_adapter(model, tokenizer, training[:64], validation, recipe=recipe)
+    losses = [row["validation_loss"] for row in adapter.meta["history"] if "validation_loss" in row]
+    assert losses[0] == pytest.approx(math.log(49152), abs=0.3)
+    assert losses[-1] < losses[1] < losses[0]
+
+
+# --- Merging and files -------------------------------------------------------------------------------------------
+
+
+def test_the_merged_model_is_base_plus_adapter(adapter):
+    model, batch = pruned_model(), tokens(3, 20)
+    merged = recover.merge_adapter(model, adapter)
+    assert type(merged) is type(model) and not merged.training
+    assert merged.state_dict().keys() == model.state_dict().keys()
+    unmerged = recover._with_lora(copy.deepcopy(model), QUICK).eval()
+    set_peft_model_state_dict(unmerged, adapter.weights)
+    assert torch.allclose(logits(merged, batch), logits(unmerged, batch), rtol=0, atol=1e-4)
+    assert not torch.allclose(logits(merged, batch), logits(model, batch), rtol=0, atol=1e-2)
+
+
+def test_the_merged_weight_is_that_of_lora(adapter):
+    model = pruned_model()
+    merged = recover.merge_adapter(model, adapter)
+    name = "model.layers.1.mlp.up_proj"
+    a, b = (adapter.weights[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    expected = model.get_parameter(f"{name}.weight") + QUICK.alpha / QUICK.r * b @ a
+    assert torch.allclose(merged.get_parameter(f"{name}.weight"), expected, rtol=0, atol=1e-6)
+
+
+def test_an_adapter_comes_back_from_its_file(adapter, tmp_path):
+    adapter.save(tmp_path / "adapter.safetensors")
+    loaded = recover.Adapter.load(tmp_path / "adapter.safetensors")
+    assert loaded.meta == adapter.meta
+    assert loaded.weights.keys() == adapter.weights.keys()
+    assert all(torch.equal(value, adapter.weights[name]) for name, value in loaded.weights.items())
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", None])
+def test_a_foreign_adapter_file_is_refused(tmp_path, content):
+    path = tmp_path / "adapter.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StudyError, match="adapter.safetensors is not a file of adapter written by mpstudy"):
+        recover.Adapter.load(path)
+
+
+@pytest.mark.parametrize("other", [tiny_model(), tiny_model(num_hidden_layers=3), pruned_model(seed=2)])
+def test_an_adapter_of_another_shape_is_refused(adapter, other):
+    with pytest.raises(StudyError, match="trained on another pruned model"):
+        recover.merge_adapter(other, adapter)
+
+
+def test_an_adapter_that_changes_nothing_is_refused(adapter):
+    empty = {name: value * (0 if "lora_B" in name else 1) for name, value in adapter.weights.items()}
+    with pytest.raises(StudyError, match="the adapter changes nothing"):
+        recover.merge_adapter(pruned_model(), recover.Adapter(empty, adapter.meta))
+
+
+# --- Recipe ------------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_llm_pruners():
+    assert vars(Recipe()) == {
+        "r": 8, "alpha": 16, "dropout": 0.05, "lr": 1e-4, "epochs": 2, "batch_size": 64, "warmup_steps": 100,
+        "cutoff": 256,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("good", [{"dropout": 0}, {"dropout": 0.0}, {"warmup_steps": 0}, {"lr": 1}, {"r": 1}])
+def test_values_at_the_edge_pass(good):
+    assert vars(Recipe(**good)).items() >= good.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name in vars(Recipe()) for value in (math.nan, math.inf, -1, "1", None, True, [1])]
+    + [(name, 0) for name in vars(Recipe()) if name not in ("dropout", "warmup_steps")]
+    + [("dropout", 1), ("dropout", 1.5), ("epochs", 1.5), ("r", 8.0)],
+)
+def test_bad_values_are_named(name, value):
+    with pytest.raises(StudyError, match=f"recovery setting {name} must be a finite ") as caught:
+        Recipe(**{name: value})
+    assert repr(value) in str(caught.value)
