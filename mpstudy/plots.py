@@ -48,7 +48,7 @@ def stamp(figure, text: str) -> None:
 def by_perturbation(frame: pd.DataFrame, panels: dict[str, str], note: str):
     """One panel for each column in ``panels`` (column -> axis label): perturbations along x, pruners side by side.
 
-    ``frame`` has ``perturbation``, ``pruner``, the columns of ``panels`` and, where a panel shows ``jaccard``, ``chance``.
+    ``frame`` has ``perturbation``, ``pruner``, the columns of ``panels`` and, beside ``jaccard``, ``chance``.
     """
     order = list(dict.fromkeys(frame["perturbation"]))
     figure, axes = plt.subplots(1, len(panels), figsize=(FULL, 2.6), layout="constrained", squeeze=False)
@@ -97,7 +97,7 @@ def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
 
 
 def by_layer(frame: pd.DataFrame, value: str, label: str, note: str, reference: tuple[float, str] | None = None):
-    """``value`` over ``layer``, a panel a unit ``kind``, a line a pruner; ``reference`` is a horizontal line and its name."""
+    """``value`` over ``layer``, a panel a unit ``kind``, a line a pruner; ``reference``: a horizontal line, its name."""
     kinds = list(dict.fromkeys(frame["kind"]))
     figure, axes = plt.subplots(1, len(kinds), figsize=(FULL, 2.4), layout="constrained", sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds):
@@ -120,7 +120,7 @@ def by_layer(frame: pd.DataFrame, value: str, label: str, note: str, reference: 
 
 
 def against_taylor(frame: pd.DataFrame, note: str):
-    """Two panels over rho: the Jaccard index of Moreau's mask with Taylor's, and its perplexity against Taylor's (%)."""
+    """Two panels over rho: Jaccard index of Moreau's mask with Taylor's; its perplexity against Taylor's (%)."""
     figure, axes = plt.subplots(1, 2, figsize=(FULL, 2.3), layout="constrained")
     rows = summarise(frame.drop_duplicates(["rho", "seed"]), ["rho"], "jaccard_taylor")
     _points(axes[0], rows["rho"], rows, "moreau", line=True)
