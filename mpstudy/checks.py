@@ -135,7 +135,7 @@ def _check_model(parameters: dict) -> None:
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     kinds = {"heads": (groups, heads // groups * head_dim), "MLP channels": (config.intermediate_size, 1)}
-    for ratio in parameters.get("ratios", [parameters["ratio"]] if "ratio" in parameters else []):
+    for ratio in [parameters.get("ratio", 0), *parameters.get("ratios", [])]:
         for kind, (units, width) in kinds.items():
             if removed_count(units, width, ratio) == units:
                 raise StudyError(

@@ -1,0 +1,194 @@
+"""A study computes each thing once for what it depends on, and never changes its model."""
+
+import copy
+import math
+
+import pytest
+import torch
+from tiny import tiny_folder
+
+from mpstudy import cache, data, evaluate, models, perturb, pruners, recover, zeroshot
+from mpstudy.errors import StudyError
+from mpstudy.recipe import Recipe
+from mpstudy.study import Study
+
+SENTENCES = [f"On day {day} the people said that {day} times {day} is {day * day}." for day in range(60)]
+RECIPE = Recipe(r=2, lr=1e-2, epochs=1, batch_size=4, warmup_steps=1)
+
+
+@pytest.fixture(autouse=True)
+def texts(monkeypatch, tmp_path):
+    """Short documents in place of the bundled ones, an empty cache, and the CPU for bits that can be compared."""
+    monkeypatch.setattr(models, "default_device", lambda: "cpu")
+    monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
+    corpora = {"sotu-early": SENTENCES[:20], "sotu-late": SENTENCES[20:40], "wiki": SENTENCES[40:]}
+    monkeypatch.setattr(data, "load_texts", corpora.__getitem__)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", num_hidden_layers=3)
+
+
+def make(folder, **changes) -> Study:
+    settings = {"samples": 3, "length": 24, "corpora": ["sotu-late", "wiki"], "window": 32, "windows": 4}
+    return Study(**{"model_name": folder, "layers": "1-2", "calibration": "sotu-early"} | settings | changes)
+
+
+@pytest.fixture
+def study(folder):
+    return make(folder)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts of what is really computed."""
+    counts = dict.fromkeys(("score", "perplexity", "train_adapter", "evaluate_tasks"), 0)
+
+    def count(module, name):
+        function = getattr(module, name)
+
+        def counted(*arguments, **more):
+            counts[name] += 1
+            return function(*arguments, **more)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(pruners, "score")
+    count(evaluate, "perplexity")
+    count(recover, "train_adapter")
+    count(zeroshot, "evaluate_tasks")
+    return counts
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_the_pieces_have_the_sizes_asked_for(study):
+    (batch,) = study.batches(0)
+    assert batch.shape == (3, 24) and batch.dtype == torch.int64
+    assert {name: tuple(windows.shape) for name, windows in study.texts.items()} == {
+        "sotu-late": (4, 32),
+        "wiki": (4, 32),
+    }
+    assert list(study.units.counts) == ["layers.1.attention", "layers.1.mlp", "layers.2.attention", "layers.2.mlp"]
+
+
+def test_a_sample_is_drawn_from_its_seed(study):
+    assert torch.equal(study.batches(1)[0], study.batches(1)[0])
+    assert not torch.equal(study.batches(1)[0], study.batches(2)[0])
+
+
+def test_scores_are_those_of_the_pruner(study):
+    found = study.scores("taylor", sample=1)
+    direct = pruners.score("taylor", study.model, study.batches(1), study.units)
+    assert same(found.values, direct.values)
+    assert found.meta.items() >= direct.meta.items()
+
+
+def test_scores_are_computed_once_for_the_same_content(study, folder, calls):
+    first = study.scores("taylor", sample=1)
+    assert same(first.values, study.scores("taylor", sample=1).values)
+    assert same(first.values, make(folder).scores("taylor", sample=1).values)
+    assert calls["score"] == 1
+    study.scores("smoothgrad", sample=1, steps=2)
+    study.scores("smoothgrad", sample=1, steps=2, sigma=0.05)  # the default, written out
+    assert calls["score"] == 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"sample": 2}, {"seed": 1}, {"sigma": 0.1}, {"pruner": "random"}, {"layers": "2-2"}, {"length": 20}]
+)
+def test_scores_are_computed_anew_for_other_content(study, folder, calls, other):
+    study.scores("smoothgrad", sample=1, steps=2)
+    options = {"pruner": "smoothgrad", "sample": 1} | {"steps": 2} | other
+    if options["pruner"] == "random":
+        del options["steps"]
+    changed = {name: options.pop(name) for name in ("layers", "length") if name in options}
+    make(folder, **changed).scores(options.pop("pruner"), **options)
+    assert calls["score"] == 2
+
+
+def test_a_perturbed_model_has_scores_of_its_own(study, calls):
+    before = study.scores("taylor", sample=0)
+    with perturb.perturbed("bfloat16", study.model):
+        within = study.scores("taylor", sample=0)
+    assert not same(before.values, within.values)
+    assert same(before.values, study.scores("taylor", sample=0).values)
+    assert calls["score"] == 2
+
+
+def test_a_bad_setting_is_an_error_before_any_work(study, calls):
+    with pytest.raises(StudyError, match="rho of pruner 'moreau' must be > 0"):
+        study.scores("moreau", sample=0, rho=-1.0)
+    with pytest.raises(StudyError, match="unknown pruner"):
+        study.scores("wanda", sample=0)
+    assert calls["score"] == 0
+
+
+def test_pruning_leaves_the_studys_model_alone(study):
+    before = copy.deepcopy(study.model.state_dict())
+    digest = cache.weights_digest(study.model)
+    plan = study.plan(study.scores("l1", sample=0), 0.5)
+    pruned = study.pruned(plan)
+    assert same(before, study.model.state_dict()) and cache.weights_digest(study.model) == digest
+    assert cache.weights_digest(pruned) != digest
+    shapes = [tuple(layer.mlp.gate_proj.weight.shape) for layer in pruned.model.layers]
+    assert shapes == [(24, 32), (12, 32), (12, 32)]
+    assert plan.meta == {"ratio": 0.5, "scope": "local", "pruner": "l1"}
+
+
+def test_perplexity_is_given_by_corpus_and_computed_once(study, calls):
+    found = study.perplexity(study.model)
+    assert list(found) == ["sotu-late", "wiki"]
+    for name, result in found.items():
+        direct = evaluate.perplexity(study.model, study.texts[name])
+        assert result.items() >= direct.items() and result["tokens"] == 4 * 31
+        assert math.exp(result["nll"]) == result["perplexity"]
+    done = calls["perplexity"]
+    assert study.perplexity(copy.deepcopy(study.model)) == found and calls["perplexity"] == done
+    pruned = study.pruned(study.plan(study.scores("l1", sample=0), 0.5))
+    assert study.perplexity(pruned)["wiki"]["perplexity"] != found["wiki"]["perplexity"]
+    assert calls["perplexity"] == done + 2
+
+
+def test_zero_shot_is_computed_once_for_a_model_and_tokenizer(study, folder, calls):
+    rows = study.zero_shot(study.model, ["agreement"], 4)
+    assert [row["task"] for row in rows] == ["agreement"] and rows[0]["n_items"] == 4
+    assert study.zero_shot(study.model, ["agreement"], 4) == rows and calls["evaluate_tasks"] == 1
+    study.zero_shot(study.model, ["agreement"], 2)
+    other = make(folder)
+    other.tokenizer = models.load_tokenizer(folder)
+    other.tokenizer.add_tokens(["cabinets"])
+    other.zero_shot(study.model, ["agreement"], 4)
+    assert calls["evaluate_tasks"] == 3
+
+
+def test_recovery_is_computed_once_and_merged(study, calls, monkeypatch):
+    monkeypatch.setattr(recover, "alpaca_prompt", lambda row: row["instruction"])  # short: a token is a byte here
+    rows = [{"instruction": f"Say {i}.", "input": "", "output": f"It is {i}."} for i in range(10)]
+    pruned = study.pruned(study.plan(study.scores("l1", sample=0), 0.5))
+    before, steps = cache.weights_digest(pruned), []
+    first, adapter = study.recover(pruned, rows[:8], rows[8:], RECIPE, seed=0, log=steps.append)
+    again, _ = study.recover(pruned, rows[:8], rows[8:], RECIPE, seed=0)
+    assert calls["train_adapter"] == 1 and steps == adapter.meta["history"]
+    assert cache.weights_digest(first) == cache.weights_digest(again)
+    assert cache.weights_digest(pruned) == before != cache.weights_digest(first)
+    study.recover(pruned, rows[:8], rows[8:], RECIPE, seed=1)
+    study.recover(pruned, rows[:8][::-1], rows[8:], RECIPE, seed=0)
+    study.recover(first, rows[:8], rows[8:], RECIPE, seed=0)
+    assert calls["train_adapter"] == 4
+
+
+@pytest.mark.slow
+def test_a_study_of_bundled_texts(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
+    folder = tiny_folder(tmp_path / "tiny", tokenizer=False, vocab_size=49152, initializer_range=0.02)
+    models.load_tokenizer("smollm2-135m-instruct").save_pretrained(folder)
+    study = make(folder, layers="0-1", window=64)
+    plan = study.plan(study.scores("taylor", sample=0), 0.5)
+    for model in (study.model, study.pruned(plan)):
+        for result in study.perplexity(model).values():
+            assert result["perplexity"] == pytest.approx(49152, rel=0.2) and result["tokens"] == 4 * 63
