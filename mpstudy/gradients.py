@@ -57,8 +57,10 @@ def mean_gradients(model: nn.Module, batches, parameters: dict, step: int = 0):
         value, gradients = loss_and_gradients(model, batch, parameters, f"step {step}, batch {number}")
         loss += value / len(batches)
         if total is None:
-            total = {name: gradient / len(batches) for name, gradient in gradients.items()}
+            total = gradients
         else:
             for name, gradient in gradients.items():
-                total[name].add_(gradient, alpha=1 / len(batches))
+                total[name].add_(gradient)
+    for gradient in total.values():
+        gradient.div_(len(batches))
     return loss, total

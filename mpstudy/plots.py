@@ -97,7 +97,7 @@ def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
 
 
 def by_layer(frame: pd.DataFrame, value: str, label: str, note: str, reference: tuple[float, str] | None = None):
-    """``value`` over ``layer``, a panel a unit ``kind``, a line a pruner; ``reference``: a horizontal line, its name."""
+    """``value`` over ``layer``, a panel a unit ``kind``, a line a pruner; ``reference``: a line and its name."""
     kinds = list(dict.fromkeys(frame["kind"]))
     figure, axes = plt.subplots(1, len(kinds), figsize=(FULL, 2.4), layout="constrained", sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds):

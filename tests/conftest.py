@@ -4,5 +4,5 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests use local files: no load may wait for a network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # kernels are forked: no warning, no deadlock
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # the tensors are small: more threads only get in the way
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are small: more threads only get in the way
 os.environ.setdefault("MPLBACKEND", "agg")  # figures go to files, never to a window
