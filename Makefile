@@ -1,6 +1,6 @@
 # `make help` lists what can be done. Everything runs in .venv, made from requirements.lock.
 
-PROFILE ?= laptop#  grid of runs: smoke, laptop, gpu or paper (default: laptop)
+PROFILE ?= laptop#  grid of runs: smoke or laptop (default: laptop)
 SEEDS   ?=#         a count such as 3, or a list such as 0,2,4 (default: the profile's)
 JOBS    ?= 1#       notebooks at a time (default: 1)
 PYTHON  ?= python3# interpreter that makes .venv, 3.11 or newer (default: python3)

@@ -366,7 +366,7 @@ def test_without_a_hub_the_error_comes_at_once(monkeypatch, name, offline):
     start = time.monotonic()
     with pytest.raises(StudyError) as error:
         load(name)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15  # the stock client retries for 23 s
     assert f"$MPSTUDY_HUB_DIR/{name}/{hub.SOURCES[name].files[0]}" in str(error.value)
 
 

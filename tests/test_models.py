@@ -214,7 +214,7 @@ def test_a_hub_id_without_a_hub_fails_at_once(monkeypatch, load):
     begin = time.perf_counter()
     with pytest.raises(StudyError, match="'owner/absent' is not in the local cache and http://127.* not within reach"):
         load("owner/absent")
-    assert time.perf_counter() - begin < 5
+    assert time.perf_counter() - begin < 15  # the stock client retries for 23 s
 
 
 def test_offline_no_address_is_even_tried(monkeypatch):
@@ -256,7 +256,7 @@ def test_a_cached_hub_model_loads_without_network(tmp_path, folder, variable):
         "import time; from mpstudy import models, sources; begin = time.perf_counter();"
         "model, tokenizer = models.load_model('owner/tiny'), models.load_tokenizer('owner/tiny');"
         "print(model.config.hidden_size, tokenizer('a').input_ids, sources.source_digest('owner/tiny'));"
-        "assert time.perf_counter() - begin < 5"
+        "assert time.perf_counter() - begin < 15"
     )
     done = in_process(code, HF_ENDPOINT=closed_endpoint(), **{variable: str(home)})
     assert done.returncode == 0, done.stderr

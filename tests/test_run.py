@@ -88,15 +88,13 @@ def test_a_study_runs_once_and_then_not_again(study, capsys):
 
 
 @pytest.mark.slow
-def test_a_second_run_is_quick_and_imports_nothing_heavy(study):
+def test_a_second_run_imports_nothing_heavy(study):
     study.reproduce(only="write")
     script = study.script(
         "reproduce('tiny', reports=REPORTS, folder=PROFILES, only='write')\n"
         "print([name for name in ('torch', 'papermill', 'pandas') if name in sys.modules])"
     )
-    begin = time.monotonic()
     done = subprocess.run(script, capture_output=True, text=True, env=study.environment, check=True)
-    assert time.monotonic() - begin < 15
     assert "nothing to do" in done.stdout and done.stdout.rstrip().endswith("[]")
 
 

@@ -3,35 +3,31 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
 from mpstudy.paths import ROOT
 from mpstudy.profiles import load_profile
 
-MAX_SECONDS = 360  # the promise of the smoke profile on two cores
 pytestmark = pytest.mark.slow
 
 
-def reproduce(reports) -> tuple[str, float]:
-    """Run the smoke profile into ``reports``; its log and how many seconds it took."""
-    begin = time.monotonic()
+def reproduce(reports) -> str:
+    """Run the smoke profile into ``reports``; its log."""
     command = [sys.executable, "-m", "mpstudy", "reproduce", "--profile", "smoke", "--reports", str(reports)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, time.monotonic() - begin
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     reports = tmp_path_factory.mktemp("reports")
-    log, seconds = reproduce(reports)
-    return reports, log, seconds
+    return reports, reproduce(reports)
 
 
 def test_every_notebook_gives_a_result(smoke):
-    reports, log, seconds = smoke
+    reports, log = smoke
     profile = load_profile("smoke")
     for spec in profile.runs:
         result = json.loads((reports / "smoke" / "results" / f"{spec.name}.json").read_text())
@@ -43,7 +39,6 @@ def test_every_notebook_gives_a_result(smoke):
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         assert all(cell["execution_count"] for cell in code if "".join(cell["source"]).strip())
     assert f"{len(profile.runs)} of {len(profile.runs)} runs to execute; about" in log
-    assert seconds < MAX_SECONDS
 
 
 def test_figures_and_tables_exist_in_every_format(smoke):
@@ -60,6 +55,5 @@ def test_figures_and_tables_exist_in_every_format(smoke):
 def test_a_second_run_executes_nothing(smoke):
     reports = smoke[0]
     before = {file: file.stat().st_mtime_ns for file in (reports / "smoke" / "results").iterdir()}
-    log, seconds = reproduce(reports)
-    assert "nothing to do" in log and seconds < 15
+    assert "nothing to do" in reproduce(reports)
     assert {file: file.stat().st_mtime_ns for file in before} == before
