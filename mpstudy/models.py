@@ -92,10 +92,7 @@ def build_bundled(name: str = BUNDLED[0]) -> Path:
             model, tokenizer = _read_gguf(manifest.path("smollm2-gguf"))
         else:
             source = build_bundled()
-            model, tokenizer = (
-                ungroup(LlamaForCausalLM.from_pretrained(source)),
-                AutoTokenizer.from_pretrained(source),
-            )
+            model, tokenizer = ungroup(LlamaForCausalLM.from_pretrained(source)), AutoTokenizer.from_pretrained(source)
         model.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
         try:
@@ -119,11 +116,10 @@ def _read_gguf(path: Path):
 
 def _load_dense(source: str, dtype: torch.dtype):
     """A model with every weight from its checkpoint: transformers would draw missing ones at random."""
-    strict = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    strict = {"use_safetensors": True, "output_loading_info": True}
     model, info = _from_pretrained(AutoModelForCausalLM, source, dtype=dtype, **strict)
-    wrong = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
-    if wrong:
-        raise StudyError(f"the weights of {source!r} do not fit its config: {len(wrong)} tensors, first {wrong[0]}")
+    if missing := sorted(info["missing_keys"]):
+        raise StudyError(f"the weights of {source!r} do not fit its config: {len(missing)} missing, first {missing[0]}")
     return model
 
 

@@ -105,8 +105,7 @@ class Study:
         key = {
             "model": cache.weights_digest(model),
             "tokenizer": cache.tokenizer_digest(self.tokenizer),
-            "tasks": tasks,
-            "limit": limit,
+            "items": [zeroshot.items(task)[:limit] for task in tasks],
             "threads": torch.get_num_threads(),
         }
         compute = lambda: {"rows": zeroshot.evaluate_tasks(model, self.tokenizer, tasks, limit=limit)}  # noqa: E731

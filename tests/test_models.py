@@ -146,8 +146,8 @@ def _other_width(folder):
         (_break_config, "not a valid JSON file"),
         (_truncate_weights, "cannot load the ModelForCausalLM"),
         (_delete_weights, "no file named model.safetensors"),
-        (_more_layers, "do not fit its config: 9 tensors, first model.layers.2.input_layernorm.weight"),
-        (_other_width, "do not fit its config: 6 tensors, first model.layers.0.mlp.down_proj.weight"),
+        (_more_layers, "do not fit its config: 9 missing, first model.layers.2.input_layernorm.weight"),
+        (_other_width, "cannot load the ModelForCausalLM"),
     ],
 )
 def test_a_damaged_folder_fails_in_one_line(copy, damage, message, capfd):
