@@ -4,6 +4,7 @@ A key is the sha256 of everything that decides the result, the weights' bits inc
 wherever it comes from and a killed run finds what it had finished.
 """
 
+import ctypes
 import hashlib
 import json
 import os
@@ -61,9 +62,8 @@ def cached_json(kind: str, key: dict, module: str, compute: Callable[[], dict]) 
     path = _path(kind, key, module, ".json")
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
-    begin = time.perf_counter()
-    value = compute()
-    value |= {"seconds": time.perf_counter() - begin}
+    value, seconds = _timed(compute)
+    value |= {"seconds": seconds}
     write_atomically(path, json.dumps(value))
     return value
 
@@ -75,12 +75,21 @@ def cached_file(kind: str, key: dict, module: str, cls, compute: Callable):
     path = _path(kind, key, module, ".safetensors")
     if path.is_file():
         return cls.load(path)
-    begin = time.perf_counter()
-    value = compute()
-    value.meta["seconds"] = time.perf_counter() - begin
+    value, seconds = _timed(compute)
+    value.meta["seconds"] = seconds
     with replacing(path) as partial:
         value.save(partial)
     return value
+
+
+def _timed(compute: Callable):
+    """The value and its seconds; freed memory then goes back to the system, which glibc alone does only in part."""
+    begin = time.perf_counter()
+    value = compute()
+    seconds = time.perf_counter() - begin
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
+    return value, seconds
 
 
 def _path(kind: str, key: dict, module: str, suffix: str) -> Path:
