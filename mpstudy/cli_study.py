@@ -1,6 +1,8 @@
 """The commands that make, check and show the study. Each ``func`` returns its exit code."""
 
 import argparse
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,7 +163,11 @@ def _data(arguments) -> int:
 
     manifest.fetch()
     manifest.verify()
-    from mpstudy import models  # after the check: it takes torch seconds to import
+    from transformers.utils import logging  # after the check: it takes torch seconds to import
 
-    print(f"model: {models.build_bundled()}")
+    from mpstudy import models
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # in a log each step of a bar would be a line
+    print(f"model: {os.path.relpath(models.build_bundled())}")
     return 0
