@@ -35,8 +35,9 @@ def save(frame: pd.DataFrame, path: Path, caption: str) -> None:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A GitHub-style table."""
-    lines = [" | ".join(map(str, frame.columns)), " | ".join("---" for _ in frame.columns)]
-    lines += [" | ".join(_text(value).replace("|", "\\|") for value in row) for row in frame.itertuples(index=False)]
+    rows = [frame.columns, *frame.itertuples(index=False)]
+    lines = [" | ".join(_text(value).replace("|", "\\|") for value in row) for row in rows]
+    lines.insert(1, " | ".join("---" for _ in frame.columns))
     return "\n".join(f"| {line} |" for line in lines)
 
 
