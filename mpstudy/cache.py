@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from .codebase import library_digest
+from .errors import StudyError
 from .files import replacing, write_atomically
 from .paths import cache_dir
 
@@ -61,7 +62,10 @@ def cached_json(kind: str, key: dict, module: str, compute: Callable[[], dict]) 
     """
     path = _path(kind, key, module, ".json")
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise StudyError(f"the cached result {path} is damaged; delete it and run again") from error
     value, seconds = _timed(compute)
     value |= {"seconds": seconds}
     write_atomically(path, json.dumps(value))

@@ -119,7 +119,9 @@ def _check_recipe(parameters: dict) -> None:
     if given:
         from .recipe import Recipe
 
-        Recipe(**given)
+        recipe = Recipe(**given)
+        if "train_rows" in parameters:
+            recipe.steps(parameters["train_rows"])
 
 
 def _check_model(parameters: dict) -> None:

@@ -117,9 +117,7 @@ def _add_recover(parser) -> None:
     parser.add_argument("--instructions", default="alpaca-demo")
     parser.add_argument("--rows", type=int, help="train on so many rows (default: all but the validation rows)")
     parser.add_argument("--validation", type=int, default=50)
-    recipe = Recipe()
-    for name in ("r", "alpha", "dropout", "lr", "epochs", "batch_size", "warmup_steps", "cutoff"):
-        default = getattr(recipe, name)
+    for name, default in vars(Recipe()).items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}"
         )
@@ -215,8 +213,7 @@ def recover(options) -> None:
     from . import checkpoint, data, models
     from .recipe import Recipe
 
-    names = ("r", "alpha", "dropout", "lr", "epochs", "batch_size", "warmup_steps", "cutoff")
-    recipe = Recipe(**{name: getattr(options, name) for name in names})
+    recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})
     checkpoint.check_target(options.out)
     rows = data.load_instructions(options.instructions)
     training, validation = data.split_instructions(rows, validation=options.validation, seed=options.seed)

@@ -39,8 +39,12 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: dict) -> "Plan":
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`; indices that are no unit, or come twice, raise :class:`StudyError`."""
         removed = {key: torch.tensor(indices, dtype=torch.int64) for key, indices in data["removed"].items()}
+        for key, indices in removed.items():
+            units = data["counts"][key]
+            if indices.unique().numel() != indices.numel() or ((indices < 0) | (indices >= units)).any():
+                raise StudyError(f"the plan's removed units of {key} must be distinct numbers in 0 to {units - 1}")
         return cls(removed, dict(data["counts"]), dict(data["meta"]))
 
     def save(self, path: str | Path) -> None:

@@ -73,27 +73,54 @@ def by_perturbation(frame: pd.DataFrame, panels: dict[str, str], note: str):
 
 
 def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
-    """Perplexity over the pruning ratio, a panel a corpus, log scale; ``dense`` maps a corpus to its dense value."""
+    """Perplexity over the pruning ratio, a column a corpus; ``dense`` maps a corpus to its dense value.
+
+    Top: all pruners, log scale. Bottom: the smoothed pruners' change against Taylor's perplexity, paired by seed.
+    """
     corpora = list(dict.fromkeys(frame["corpus"]))
-    figure, axes = plt.subplots(1, len(corpora), figsize=(FULL, 2.9), layout="constrained", sharey=True, squeeze=False)
-    for axis, corpus in zip(axes[0], corpora):
-        part = frame[frame["corpus"] == corpus]
-        pruners = _present(frame)
-        for offset, pruner in zip(_dodge(len(pruners), 0.0035), pruners):
-            rows = summarise(part[part["pruner"] == pruner], ["ratio"], "perplexity")
-            _points(axis, rows["ratio"] + offset, rows, pruner, line=True)
-        axis.axhline(dense[corpus], color="0.3", linestyle=":", linewidth=1)
-        axis.annotate("dense", (0.02, dense[corpus]), xycoords=("axes fraction", "data"), va="bottom", fontsize=6.5)
-        axis.set_yscale("log")
-        axis.set_xticks(sorted(set(part["ratio"])), [f"{ratio:.0%}" for ratio in sorted(set(part["ratio"]))])
-        axis.minorticks_off()
-        _plain_log_ticks(axis)
-        axis.set_xlabel("units removed in each pruned layer")
-        axis.set_title(CORPORA.get(corpus, corpus))
-    axes[0][0].set_ylabel("perplexity (log scale)")
+    gaps = _against_taylor(frame)
+    shape = {"sharex": True, "sharey": "row", "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(
+        1 + (not gaps.empty), len(corpora), figsize=(FULL, 2.6 + 1.6 * (not gaps.empty)), **shape
+    )
+    for column, corpus in zip(axes.T, corpora):
+        _over_ratio(column[0], frame[frame["corpus"] == corpus], "perplexity")
+        column[0].axhline(dense[corpus], color="0.3", linestyle=":", linewidth=1)
+        column[0].annotate(
+            "dense", (0.99, dense[corpus]), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=6.5
+        )
+        column[0].set_yscale("log")
+        column[0].minorticks_off()
+        _plain_log_ticks(column[0])
+        column[0].set_title(CORPORA.get(corpus, corpus))
+        for axis in column[1:]:
+            _over_ratio(axis, gaps[gaps["corpus"] == corpus], "change_percent")
+            axis.axhline(0, color="0.3", linestyle=":", linewidth=1)
+        column[-1].set_xlabel("units removed in each pruned layer")
+    for axis, label in zip(axes[:, 0], ("perplexity (log scale)", "change against\nTaylor (%)")):
+        axis.set_ylabel(label)
     axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
     stamp(figure, note)
     return figure
+
+
+def _against_taylor(frame: pd.DataFrame) -> pd.DataFrame:
+    """``change_percent`` of SmoothGrad's and Moreau's perplexity against Taylor's at the same seed."""
+    pairs = ["seed", "ratio", "corpus"]
+    taylor = frame.loc[frame["pruner"] == "taylor", [*pairs, "perplexity"]]
+    both = frame[frame["pruner"].isin(("smoothgrad", "moreau", "moreau-gs"))].merge(
+        taylor, on=pairs, suffixes=("", "_taylor")
+    )
+    return both.assign(change_percent=100 * (both["perplexity"] / both["perplexity_taylor"] - 1))
+
+
+def _over_ratio(axis, frame: pd.DataFrame, value: str) -> None:
+    ratios = sorted(set(frame["ratio"]))
+    pruners = _present(frame)
+    for offset, pruner in zip(_dodge(len(pruners), 0.07), pruners):
+        rows = summarise(frame[frame["pruner"] == pruner], ["ratio"], value)
+        _points(axis, rows["ratio"].map(ratios.index) + offset, rows, pruner, line=True)
+    axis.set_xticks(range(len(ratios)), [f"{ratio:.0%}" for ratio in ratios])
 
 
 def by_layer(frame: pd.DataFrame, value: str, label: str, note: str, reference: tuple[float, str] | None = None):
@@ -213,6 +240,7 @@ def _broken(name: str) -> str:
 
 def _plain_log_ticks(axis) -> None:
     low, high = axis.get_ylim()
-    steps = [step * 10**power for power in range(1, 6) for step in (1, 1.5, 2, 3, 5, 7)]
+    leading = (1, 3) if high > 100 * low else (1, 1.5, 2, 3, 5, 7)
+    steps = [step * 10**power for power in range(1, 6) for step in leading]
     ticks = [tick for tick in steps if low <= tick <= high]
     axis.set_yticks(ticks, [f"{tick:,.0f}" for tick in ticks])

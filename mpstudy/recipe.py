@@ -15,7 +15,8 @@ class Recipe:
     dropout: float = 0.05
     lr: float = 1e-4
     epochs: int = 2
-    batch_size: int = 64
+    batch_size: int = 64  # rows per optimiser step
+    micro_batch_size: int = 4  # rows per backward pass: bounds memory
     warmup_steps: int = 100
     cutoff: int = 256  # tokens per example
 
@@ -31,3 +32,10 @@ class Recipe:
                 raise StudyError(
                     f"recovery setting {field.name} must be a finite {field.type.__name__} {allowed}, not {value!r}"
                 )
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps of a training on ``rows`` examples; a warm-up that is no shorter is a :class:`StudyError`."""
+        steps = self.epochs * math.ceil(rows / self.batch_size)
+        if self.warmup_steps >= steps:
+            raise StudyError(f"warmup_steps {self.warmup_steps} must be below the {steps} steps of {rows} rows")
+        return steps

@@ -6,6 +6,7 @@ template, loss on the response alone, AdamW with linear warm-up and decay. Its s
 
 import copy
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,12 +48,13 @@ def train_adapter(
     ``training`` and ``validation`` are instruction rows (``instruction``, ``input``, ``output``). ``seed`` draws the
     data order, the initial LoRA weights and the dropout; no global random state is changed. ``log`` receives a row
     after every step (``step``, ``steps``, ``loss``) and where the validation loss (nats per response token) was
-    measured: before the first step, half-way and after the last. A loss that is not finite raises
-    :class:`StudyError` naming the step.
+    measured: before the first step and after each quarter. Raises :class:`StudyError` when the warm-up is not
+    shorter than the training, and when a loss is not finite (naming the step).
     """
     examples = encode(tokenizer, training, recipe.cutoff)
     held_out = encode(tokenizer, validation, recipe.cutoff)
-    steps = recipe.epochs * math.ceil(len(examples) / recipe.batch_size)
+    steps = recipe.steps(len(examples))
+    measured = {math.ceil(steps * quarter / 4) for quarter in (1, 2, 3, 4)}
     history = []
 
     def record(row):
@@ -76,9 +78,9 @@ def train_adapter(
             }
         )
         for step, batch in enumerate(_batches(examples, recipe), start=1):
-            loss = _train_step(peft_model, _pad(batch, tokenizer.pad_token_id), optimiser, schedule)
+            loss = _train_step(peft_model, batch, tokenizer.pad_token_id, recipe, optimiser, schedule)
             row = {"step": step, "steps": steps, "loss": loss}
-            if step in (steps // 2, steps):
+            if step in measured:
                 row["validation_loss"] = response_loss(peft_model, held_out, tokenizer.pad_token_id)
             record(row)
         weights = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(peft_model).items()}
@@ -134,29 +136,18 @@ def alpaca_prompt(row: dict) -> str:
 def response_loss(model, examples, pad: int, batch_size: int = 8) -> float:
     """Mean loss in nats over all response tokens of ``examples``."""
     model.eval()
-    total = tokens = 0
-    for start in range(0, len(examples), batch_size):
-        batch = _pad(examples[start : start + batch_size], pad)
-        count = int((batch[1][:, 1:] != IGNORED).sum())
-        total, tokens = total + float(_loss(model, batch)) * count, tokens + count
-    return total / tokens
+    total = sum(_loss_sum(model, _pad(part, pad)).item() for part in _parts(examples, batch_size))
+    return total / _targets(examples)
 
 
 def _with_lora(model, recipe: Recipe):
     for module in TARGETS:
         if not any(name.endswith(module) for name, _ in model.named_modules()):
             raise StudyError(f"recovery needs a module {module}; this model has none")
-    dropout = recipe.dropout
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=recipe.r,
-            lora_alpha=recipe.alpha,
-            lora_dropout=dropout,
-            target_modules=list(TARGETS),
-            task_type="CAUSAL_LM",
-        ),
-    )
+    sizes = {"r": recipe.r, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
+    with warnings.catch_warnings():  # PEFT asks transformers by a name that is going away
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(model, LoraConfig(target_modules=list(TARGETS), task_type="CAUSAL_LM", **sizes))
 
 
 def _batches(examples, recipe: Recipe):
@@ -166,14 +157,28 @@ def _batches(examples, recipe: Recipe):
             yield [examples[i] for i in order[start : start + recipe.batch_size]]
 
 
-def _train_step(model, batch, optimiser, schedule) -> float:
+def _train_step(model, batch, pad: int, recipe: Recipe, optimiser, schedule) -> float:
+    """One step on the mean loss over the batch's response tokens, whatever part of it a backward pass holds."""
     model.train()
-    loss = _loss(model, batch)
-    loss.backward()
+    tokens, total = _targets(batch), 0.0
+    by_length = sorted(batch, key=lambda example: len(example[0]))  # little padding in each part
+    for part in _parts(by_length, recipe.micro_batch_size):
+        loss = _loss_sum(model, _pad(part, pad)) / tokens
+        loss.backward()
+        total += loss.item()
     optimiser.step()
     schedule.step()
     optimiser.zero_grad()
-    return loss.item()
+    return total
+
+
+def _parts(examples, size: int):
+    return (examples[start : start + size] for start in range(0, len(examples), size))
+
+
+def _targets(examples) -> int:
+    """Tokens with a loss; the first token of a row has nothing that predicts it."""
+    return sum(label != IGNORED for _, labels in examples for label in labels[1:])
 
 
 def _pad(batch, pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -184,8 +189,10 @@ def _pad(batch, pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return ids, labels, mask
 
 
-def _loss(model, batch) -> torch.Tensor:
+def _loss_sum(model, batch) -> torch.Tensor:
     device = next(model.parameters()).device
     ids, labels, mask = (part.to(device) for part in batch)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-    return functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    return functional.cross_entropy(
+        logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
+    )

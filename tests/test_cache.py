@@ -117,6 +117,15 @@ def test_a_truncated_entry_is_named(computed):
 # --- Digests -----------------------------------------------------------------------------------------------------
 
 
+def test_a_damaged_json_entry_is_named(computed):
+    store = lambda: cache.cached_json("kind", {}, "mpstudy.evaluate", dict)  # noqa: E731
+    store()
+    (entry,) = computed.glob("kind/*.json")
+    entry.write_text('{"sec')
+    with pytest.raises(StudyError, match=f"{entry.name} is damaged; delete it"):
+        store()
+
+
 def test_equal_models_have_equal_digests():
     assert cache.weights_digest(tiny_model()) == cache.weights_digest(tiny_model())
 

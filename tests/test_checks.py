@@ -36,7 +36,7 @@ def parameters(model: str) -> dict:
         "corpora": ["sotu-late", "wiki"], "window": 128, "windows": 12, "ratio": 0.2, "ratios": [0.1, 0.2, 0.4],
         "pruner": "taylor", "pruners": list(PRUNERS), "perturbations": list(PERTURBATIONS), "rho": 0.05,
         "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "instructions": "alpaca-demo", "train_rows": 8,
-        "validation_rows": 4, "epochs": 1, "batch_size": 8, "lr": 1e-3, "warmup_steps": 4, "cutoff": 160,
+        "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
         "title": "a parameter without a rule",
     }  # fmt: skip
@@ -51,7 +51,8 @@ def test_the_studys_parameters_pass(model):
     [
         {"ratio": 0}, {"ratio": 0.0}, {"ratios": [0.0, 0.5]}, {"eta": 0}, {"eta": 0.0}, {"rho": 1}, {"layers": "0-5"},
         {"layers": "5"}, {"seeds": [7]}, {"warmup_steps": 0}, {"window": 2}, {"length": 2}, {"samples": 1},
-        {"train_rows": 1}, {"corpora": ["novel"]}, {"instructions": "alpaca-cleaned"}, {"calibration": "c4"},
+        {"train_rows": 1, "warmup_steps": 0}, {"corpora": ["novel"]}, {"instructions": "alpaca-cleaned"},
+        {"calibration": "c4"},
     ],
 )  # fmt: skip
 def test_values_at_the_edge_pass(model, edge):
@@ -107,6 +108,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"lr": NAN}, "recovery setting lr must be a finite float > 0, not nan"),
         ({"epochs": 1.5}, "recovery setting epochs must be a finite int > 0, not 1.5"),
         ({"warmup_steps": -1}, "recovery setting warmup_steps must be a finite int >= 0, not -1"),
+        ({"warmup_steps": 4}, "warmup_steps 4 must be below the 4 steps of 8 rows"),
         ({"train_rows": 9}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
         # text and window
         ({"window": 600}, "corpus 'sotu-late' is too short for a window of 600 tokens"),

@@ -147,7 +147,7 @@ def _other_width(folder):
         (_truncate_weights, "cannot load the ModelForCausalLM"),
         (_delete_weights, "no file named model.safetensors"),
         (_more_layers, "do not fit its config: 9 missing, first model.layers.2.input_layernorm.weight"),
-        (_other_width, "cannot load the ModelForCausalLM"),
+        (_other_width, "do not fit its config: 6 of another size, first model.layers.0.mlp.down_proj.weight"),
     ],
 )
 def test_a_damaged_folder_fails_in_one_line(copy, damage, message, capfd):
@@ -156,6 +156,15 @@ def test_a_damaged_folder_fails_in_one_line(copy, damage, message, capfd):
         models.load_model(str(copy))
     assert "\n" not in str(caught.value) and str(copy) in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("dtype", models.DTYPES)
+def test_another_vocabulary_is_refused(tmp_path, tied, dtype):
+    folder = tiny_folder(tmp_path / "tied", tie_word_embeddings=tied)
+    change_config(Path(folder), vocab_size=300)
+    with pytest.raises(StudyError, match="do not fit its config: [12] of another size, first"):
+        models.load_model(folder, dtype=dtype)
 
 
 def test_tied_weights_are_not_missing(tmp_path):

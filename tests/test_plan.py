@@ -141,6 +141,14 @@ def test_json_round_trip(units, tmp_path):
         assert torch.equal(again.removed[key], removed) and again.removed[key].dtype == torch.int64
 
 
+@pytest.mark.parametrize("indices", [[0, 99], [-1], [1, 1]])
+def test_a_plan_with_impossible_units_is_refused(units, indices):
+    written = make_plan(scores_of(units), units, 0.3).to_json()
+    written["removed"]["layers.1.mlp"] = indices
+    with pytest.raises(StudyError, match="removed units of layers.1.mlp must be distinct numbers in 0 to 9"):
+        Plan.from_json(written)
+
+
 def test_set_without_a_removed_unit_survives_json(units):
     plan = make_plan(scores_of(units), units, 0.0)
     again = Plan.from_json(json.loads(json.dumps(plan.to_json())))

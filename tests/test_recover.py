@@ -125,9 +125,23 @@ def test_training_lowers_both_losses(adapter):
     steps = QUICK.epochs * math.ceil(len(TRAINING) / QUICK.batch_size)
     assert [row["step"] for row in history] == list(range(steps + 1))
     assert {row["steps"] for row in history} == {steps}
-    assert [row["step"] for row in history if "validation_loss" in row] == [0, steps // 2, steps]
+    assert [row["step"] for row in history if "validation_loss" in row] == [0, 2, 3, 5, 6]
     assert history[-1]["validation_loss"] < history[0]["validation_loss"] - 0.1
     assert history[-1]["loss"] < history[1]["loss"]
+
+
+def test_a_step_does_not_depend_on_its_backward_passes(tokenizer):
+    whole, parts = (train(tiny_model(), tokenizer, dropout=0.0, micro_batch_size=size) for size in (4, 1))
+    for one, other in zip(whole.meta["history"], parts.meta["history"], strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    for name, value in whole.weights.items():
+        torch.testing.assert_close(parts.weights[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_warm_up_as_long_as_the_training_is_an_error(tokenizer):
+    assert QUICK.steps(9) == 6
+    with pytest.raises(StudyError, match="warmup_steps 6 must be below the 6 steps of 9 rows"):
+        train(tiny_model(), tokenizer, warmup_steps=6)
 
 
 def test_the_log_is_the_history(tokenizer):
@@ -279,7 +293,7 @@ def test_an_adapter_that_changes_nothing_is_refused(adapter):
 def test_the_defaults_are_llm_pruners():
     assert vars(Recipe()) == {
         "r": 8, "alpha": 16, "dropout": 0.05, "lr": 1e-4, "epochs": 2, "batch_size": 64, "warmup_steps": 100,
-        "cutoff": 256,
+        "cutoff": 256, "micro_batch_size": 4,
     }  # fmt: skip
 
 
