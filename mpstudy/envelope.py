@@ -1,20 +1,28 @@
 """The Moreau envelope of a loss: ``L^rho(w) = min_d L(w + d) + ||d||^2 / (2 rho) + eta * sum_g ||d_g||_2``.
 
-With minimiser d* its gradient is ``-d* / rho`` (arXiv 2406.07017). The solver knows nothing about models: vectors are
-dictionaries of tensors, the loss is a function, the groups are a shrinkage operator. It is proximal gradient,
-``d <- GST_{gamma eta}((1 - gamma/rho) d - gamma grad L(w + d))``, with the spectral step size of Barzilai and Borwein
-(1988): the inverse curvature along the last step, so that no Lipschitz constant has to be guessed.
+With minimiser d* its gradient is ``-d* / rho`` (arXiv 2406.07017). The solvers know nothing about models: vectors are
+dictionaries of tensors, the loss is a function that hands its gradient on block by block, the groups are a shrinkage
+operator. Both are proximal gradient, ``d <- GST_{gamma eta}(d - gamma F)`` with ``F = grad L(w + d) + d / rho``, and differ in
+the step gamma and in memory:
+
+* ``spectral`` takes the step of Barzilai and Borwein (1988), the inverse curvature along the last step, so that no
+  Lipschitz constant has to be guessed. It holds d and one more vector, F or the last step s in turns.
+* ``plain`` holds d alone and moves each block as soon as its gradient is there. Its step is the inverse of the largest
+  curvature seen, estimated from values of the loss.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 
-from .errors import StudyError
+from .errors import StudyError, check_choice
 
 Vector = dict[str, torch.Tensor]
-MAX_REJECTED = 12
+SOLVERS = ("spectral", "plain")
+MAX_RESTARTS = 12
+ROUNDING = 3e-6  # relative error of a loss in fp32, with room
 
 
 @dataclass(frozen=True)
@@ -34,85 +42,191 @@ class ProxResult:
     def report(self) -> dict:
         """What every score of the envelope carries with it."""
         names = ("residual", "converged", "gradients", "loss_start", "loss_prox")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"steps": len(self.residuals)}
 
 
-def prox_point(loss_and_gradient, like: Vector, *, rho, max_steps, tol, step_size=None, shrink=None) -> ProxResult:
+@dataclass
+class _Sums:
+    """Inner products gathered over the blocks of one evaluation."""
+
+    difference: float = 0.0  # ||d - GST_{rho eta}(d - rho F)||^2, zero at the minimiser
+    size: float = 0.0  # ||d||^2
+    slope: float = 0.0  # <F, F>
+    secant: float = 0.0  # <s, F>
+
+    def residual(self) -> float:
+        if self.size == 0:
+            return 0.0 if self.difference == 0 else math.inf
+        return (self.difference / self.size) ** 0.5
+
+
+@dataclass
+class _Move:
+    """What is known of a step s from d: its size and the slope along it."""
+
+    squared: float = 0.0  # <s, s>
+    slope: float = 0.0  # <F, s> at its start
+
+
+def prox_point(
+    evaluate: Callable, d: Vector, *, rho, max_steps, tol, step_size=None, shrink=None, solver="spectral"
+) -> ProxResult:
     """Minimise the envelope's inner problem from d = 0.
 
     Parameters
     ----------
-    loss_and_gradient: ``d -> (loss, gradient)`` of L(w + d).
-    like: tensors of the shape of d.
+    evaluate: ``(d, consume) -> loss`` at w + d. It calls ``consume`` once with each block of the gradient (name ->
+        tensor); from then on the block of d may be overwritten.
+    d: zeros; they are changed in place and become the minimiser.
     rho: radius of the envelope, > 0 (units: weight squared per nat).
     max_steps: at most so many proximal steps. tol: stop at this relative prox residual.
     step_size: first step; the default rho / 10 moves a tenth of the way that the plain gradient would.
-    shrink: ``(d, t) -> GST_{t * eta}(d)`` for the group-sparse envelope; ``None`` for eta = 0.
+    shrink: ``(block, t) -> GST_{t * eta}(block)`` for the group-sparse envelope; ``None`` for eta = 0.
+    solver: ``spectral`` or ``plain``.
 
     Raises
     ------
-    StudyError: a non-finite loss, or no step size that lowers the objective below L(w).
+    StudyError: a loss or gradient that is not finite, or no step size that keeps the objective below L(w).
     """
-    shrink = shrink or (lambda d, t: d)
-    d = {name: torch.zeros_like(value, dtype=_at_least_float32(value)) for name, value in like.items()}
-    loss, gradient = loss_and_gradient(d)
-    _check_finite(loss, 0)
-    loss_start, gamma = loss, step_size or rho / 10
-    residuals: list[float] = []
-    evaluations, rejected = 1, 0
+    check_choice("solver", solver, SOLVERS)
+    problem = _Problem(evaluate, d, rho, shrink or (lambda block, t: block))
+    solve = _spectral if solver == "spectral" else _plain
+    return solve(problem, max_steps, tol, step_size or rho / 10)
+
+
+@dataclass
+class _Problem:
+    evaluate: Callable
+    d: Vector
+    rho: float
+    shrink: Callable
+    gradients: int = 0
+    restarts: int = 0
+    blocks: list[tuple[str, ...]] = field(default_factory=list)
+
+    def gradient(self, consume) -> tuple[float, _Sums]:
+        """The loss at d and the sums over the blocks; ``consume(block)`` receives F block by block."""
+        sums, blocks = _Sums(), []
+
+        def gather(block: Vector) -> None:
+            self._gather(block, sums)
+            blocks.append(tuple(block))
+            consume(block, sums)
+
+        loss = self.evaluate(self.d, gather)
+        if not math.isfinite(loss):
+            raise StudyError(f"the loss is {loss} at step {self.gradients} of the prox solver")
+        self.gradients, self.blocks = self.gradients + 1, blocks
+        return loss, sums
+
+    def _gather(self, block: Vector, sums: _Sums) -> None:
+        for name, gradient in block.items():
+            block[name] = gradient.add_(self.d[name], alpha=1 / self.rho)
+        trial = self.shrink({n: torch.add(self.d[n], f, alpha=-self.rho) for n, f in block.items()}, self.rho)
+        for name, f in block.items():
+            slope = square(f)
+            if not math.isfinite(slope):
+                raise StudyError(f"the gradient of {name} is not finite at step {self.gradients} of the prox solver")
+            sums.slope += slope
+            sums.size += square(self.d[name])
+            sums.difference += square(trial[name].sub_(self.d[name]))
+
+    def move(self, block: Vector, gamma: float, move: _Move) -> None:
+        """``d <- GST_{gamma eta}(d - gamma F)`` in one block; F is overwritten by the step s."""
+        trial = self.shrink({n: torch.add(self.d[n], f, alpha=-gamma) for n, f in block.items()}, gamma)
+        for name, f in block.items():
+            step = trial[name].sub_(self.d[name])
+            move.squared += square(step)
+            move.slope += inner(f, step)
+            self.d[name].add_(step)
+            f.copy_(step)
+
+    def rises(self, loss: float, sums: _Sums, start: float) -> bool:
+        return sums.size > 0 and loss + sums.size / (2 * self.rho) > start
+
+    def restart(self, gamma: float) -> float:
+        """Back to d = 0 with a quarter of the step."""
+        self.restarts += 1
+        if self.restarts > MAX_RESTARTS:
+            raise StudyError(
+                f"the prox solver diverges: no step size down to {gamma:.1e} lowers the loss (rho = {self.rho})"
+            )
+        for value in self.d.values():
+            value.zero_()
+        return gamma / 4
+
+
+def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
+    state = {}  # s while F is gathered, F afterwards
+
+    def keep(block: Vector, sums: _Sums) -> None:
+        for name, f in block.items():
+            if name in state:
+                sums.secant += inner(state[name], f)
+                state[name].copy_(f)
+            else:
+                state[name] = f.clone()
+
+    start, _ = problem.gradient(keep)
+    loss, gamma, residuals = start, first, []
     while len(residuals) < max_steps:
-        trial = shrink({name: torch.lerp(d[name], -rho * gradient[name], gamma / rho) for name in d}, gamma)
-        trial_loss, trial_gradient = loss_and_gradient(trial)
-        _check_finite(trial_loss, evaluations)
-        evaluations += 1
-        if trial_loss + dot(trial, trial) / (2 * rho) > loss_start and dot(trial, trial) > 0:
-            rejected, gamma = rejected + 1, gamma / 4
-            if rejected > MAX_REJECTED:
-                raise StudyError(
-                    f"the prox solver diverges: no step size down to {gamma:.1e} lowers the loss (rho = {rho})"
-                )
+        move = _Move()
+        for names in problem.blocks:
+            problem.move({name: state[name] for name in names}, gamma, move)
+        loss, sums = problem.gradient(keep)
+        if problem.rises(loss, sums, start):
+            gamma, residuals = problem.restart(gamma), []
+            problem.gradient(keep)
             continue
-        gamma = _spectral_step(d, gradient, trial, trial_gradient, rho, gamma)
-        d, loss, gradient = trial, trial_loss, trial_gradient
-        residuals.append(prox_residual(d, gradient, rho, shrink))
+        residuals.append(sums.residual())
         if residuals[-1] <= tol:
             break
-    last = residuals[-1] if residuals else float("inf")
-    return ProxResult(d, last, last <= tol, evaluations, loss_start, loss, tuple(residuals))
+        curvature = (sums.secant - move.slope) / move.squared if move.squared else 0.0
+        gamma = 1 / curvature if curvature > 0 else gamma
+    return _result(problem, residuals, tol, start, loss)
 
 
-def prox_residual(d: Vector, gradient: Vector, rho: float, shrink) -> float:
-    """``||d + rho (grad + eta s)|| / ||d||`` with the subgradient s that GST chooses; 0 when d* = 0 is exact.
-
-    ``d = GST_{rho eta}(-rho grad)`` holds exactly at the minimiser, so the difference of its two sides is the residual.
-    """
-    fixed = shrink({name: -rho * gradient[name] for name in d}, rho)
-    difference = sum(float((d[name] - fixed[name]).double().pow(2).sum()) for name in d) ** 0.5
-    size = dot(d, d) ** 0.5
-    return difference / size if size > 0 else (0.0 if difference == 0 else float("inf"))
-
-
-def dot(a: Vector, b: Vector) -> float:
-    """Inner product of two vectors held as dictionaries of tensors."""
-    return sum(float((a[name] * b[name]).sum(dtype=torch.float64)) for name in a)
-
-
-def _spectral_step(d, gradient, trial, trial_gradient, rho, gamma):
-    """``<s, y> / <y, y>`` for the smooth part L + ||d||^2 / (2 rho); the old step where the curvature is negative."""
-    sy = yy = 0.0
-    for name in d:
-        s = trial[name] - d[name]
-        y = trial_gradient[name] - gradient[name] + s / rho
-        sy += float((s * y).sum(dtype=torch.float64))
-        yy += float((y * y).sum(dtype=torch.float64))
-    return sy / yy if sy > 0 else gamma
+def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
+    gamma, residuals, step, before = first, [], 0, None
+    while True:
+        # the last step, and one whose forerunner was good enough, are measured without moving on
+        hold = step == max_steps or bool(residuals and residuals[-1] <= tol)
+        move = _Move()
+        loss, sums = problem.gradient(lambda block, _: None if hold else problem.move(block, gamma, move))  # noqa: B023
+        if step == 0:
+            start = loss
+        elif problem.rises(loss, sums, start):
+            gamma, residuals, step, before = problem.restart(gamma), [], 0, None
+            continue
+        else:
+            residuals.append(sums.residual())
+        if hold and (step == max_steps or residuals[-1] <= tol):
+            return _result(problem, residuals, tol, start, loss)
+        objective = loss + sums.size / (2 * problem.rho)
+        if before is not None:
+            gamma = _secant_step(objective, *before, gamma)
+        before = objective, move
+        step += not hold
 
 
-def _check_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise StudyError(f"the loss is {loss} at step {step} of the prox solver")
+def _secant_step(objective: float, before: float, move: _Move, gamma: float) -> float:
+    """The inverse curvature along the last step by values of the objective, where they tell it from rounding."""
+    bend = objective - before - move.slope
+    if not move.squared or bend < ROUNDING * abs(objective):
+        return gamma
+    return move.squared / (2 * bend)
 
 
-def _at_least_float32(value: torch.Tensor) -> torch.dtype:
-    """Offsets of half-precision weights are held in float32: most of them are below half a unit in the last place."""
-    return torch.promote_types(value.dtype, torch.float32)
+def _result(problem, residuals, tol, start, loss) -> ProxResult:
+    last = residuals[-1] if residuals else math.inf
+    return ProxResult(problem.d, last, last <= tol, problem.gradients, start, loss, tuple(residuals))
+
+
+def square(a: torch.Tensor) -> float:
+    """``||a||^2``."""
+    return inner(a, a)
+
+
+def inner(a: torch.Tensor, b: torch.Tensor) -> float:
+    """``<a, b>``, summed pairwise: a plain running sum of a million float32 products errs in the fourth digit."""
+    return float((a * b).sum())

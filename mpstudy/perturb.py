@@ -4,6 +4,7 @@ A perturbation takes the model (and a seed where it is random) and changes its f
 length of the ``with`` block. They nest.
 """
 
+import hashlib
 from contextlib import contextmanager
 
 import torch
@@ -83,16 +84,22 @@ def weight_change(model: nn.Module, name: str, seed: int = 0) -> float:
 
 
 def draw_noise(weights: dict, sigma: float, noise: str, *, seed: tuple[int, int]) -> dict:
-    """Gaussian noise of the shape of ``weights``: std ``sigma * |w|`` (``relative``) or ``sigma`` (``isotropic``).
-
-    ``seed`` is (seed, step); no global random state is touched, and the draw does not depend on the device.
-    """
+    """Gaussian noise of the shape of ``weights``, see :func:`draw_one`. ``seed`` is (seed, step)."""
     if not (sigma >= 0 and sigma < float("inf")):
         raise StudyError(f"sigma must be finite and >= 0, not {sigma!r}")
-    generator = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
-    drawn = {}
-    for name, weight in weights.items():
-        normal = torch.randn(weight.shape, generator=generator).to(weight.device)
-        scale = weight.detach().float().abs() if noise == "relative" else 1.0
-        drawn[name] = sigma * normal * scale
-    return drawn
+    return {
+        name: draw_one(weight, sigma, noise, seed=(*seed, index)) for index, (name, weight) in enumerate(weights.items())
+    }
+
+
+@torch.no_grad()
+def draw_one(weight: torch.Tensor, sigma: float, noise: str, *, seed: tuple[int, int, int]) -> torch.Tensor:
+    """Gaussian noise for one tensor: standard deviation ``sigma * |w|`` (``relative``) or ``sigma`` (``isotropic``).
+
+    ``seed`` is (seed, step, index of the tensor); no global random state is touched, and the draw does not depend on
+    the device.
+    """
+    mixed = hashlib.sha256(repr(seed).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(mixed[:8], "little") >> 1)
+    normal = torch.randn(weight.shape, generator=generator).mul_(sigma).to(weight.device)
+    return normal.mul_(weight.float().abs()) if noise == "relative" else normal

@@ -152,17 +152,56 @@ def test_zero_share_grows_with_eta(model, units):
 
 
 def test_units_shrink_towards_zero_by_their_joint_norm(units):
-    generator = torch.Generator().manual_seed(0)
-    shapes = {name: parameter.shape for name, parameter in tiny_llama(kv_heads=2, bias=True).named_parameters()}
-    d = {name: torch.randn(shapes[name], generator=generator) for name in units.names}
-    shrunk = moreau.shrink_units(units, d, 6.0)
     for unit_set in units:
-        squares = [{p.name: x[p.name].square() for p in unit_set.slices} for x in (d, shrunk)]
-        before, after = (reduce_to_units(unit_set, s).sqrt() for s in squares)
+        d = random_block(unit_set)
+        shrunk = moreau.shrink_units(units, 2.0)({name: value.clone() for name, value in d.items()}, 3.0)
+        before, after = (norms(unit_set, block) for block in (d, shrunk))
         torch.testing.assert_close(after, (before - 6).clamp_min(0), rtol=1e-4, atol=1e-4)
         down = unit_set.slices[-1].name  # the columns of the last slice keep their direction
         cosine = torch.nn.functional.cosine_similarity(d[down], shrunk[down], dim=0)
         assert (cosine[shrunk[down].any(dim=0)] > 0.9999).all()
+
+
+def test_rows_shrink_each_by_its_own_norm(units):
+    for unit_set in units:
+        d = random_block(unit_set)
+        shrunk = moreau.shrink_rows(units, 0.5)({name: value.clone() for name, value in d.items()}, 6.0)
+        for name, value in d.items():
+            expected = (value.norm(dim=-1) - 3).clamp_min(0)
+            torch.testing.assert_close(shrunk[name].norm(dim=-1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_groups_make_a_difference(model, units):
+    settings = {"rho": 0.01, "eta": 0.05, "max_steps": 100}
+    by_units, by_rows = (score("moreau-gs", model, units, groups=groups, **settings) for groups in ("units", "rows"))
+    assert by_units.meta["groups"] == "units" and by_rows.meta["groups"] == "rows"
+    assert not equal(by_units, by_rows)
+    free = [score("moreau-gs", model, units, groups=groups, eta=0.0) for groups in ("units", "rows")]
+    assert equal(*free) and equal(free[0], score("moreau", model, units))
+
+
+def random_block(unit_set):
+    generator = torch.Generator().manual_seed(unit_set.layer)
+    model = tiny_llama(kv_heads=2, bias=True)
+    return {p.name: torch.randn(model.get_parameter(p.name).shape, generator=generator) for p in unit_set.slices}
+
+
+def norms(unit_set, block):
+    return reduce_to_units(unit_set, {name: value.square() for name, value in block.items()}).sqrt()
+
+
+@pytest.mark.parametrize("name", ["moreau", "moreau-gs"])
+def test_both_solvers_find_the_same_scores(name, model, units):
+    settings = {"rho": 0.02, "sigma": 0.0, "tol": 1e-3, "max_steps": 300}
+    spectral, plain = (score(name, model, units, solver=solver, **settings) for solver in ("spectral", "plain"))
+    assert spectral.meta["converged"] and plain.meta["converged"]
+    assert distance(spectral, plain) < 1e-2
+
+
+@pytest.mark.parametrize("name", ["moreau", "moreau-gs", "taylor"])
+def test_every_envelope_score_says_what_it_is(name, model, units):
+    names = {"residual", "converged", "steps", "rho", "sigma", "eta"} if name != "taylor" else {"loss"}
+    assert names <= score(name, model, units).meta.keys()
 
 
 def test_proximal_weight_of_the_release_is_dead(model, units):

@@ -6,6 +6,8 @@ To add one, write the function in a file of its own and name it here.
 import inspect
 import math
 
+import torch
+
 from ..errors import StudyError, check_choice
 from . import magnitude, moreau, moreau_release, random, smoothgrad, taylor
 
@@ -21,7 +23,7 @@ PRUNERS = {
 }
 POSITIVE = {"rho", "step_size", "tol", "lr", "lam", "steps", "max_steps", "average_last"}
 NON_NEGATIVE = {"sigma", "eta", "std", "soft"}
-CHOICES = {"noise": ("relative", "isotropic")}
+CHOICES = {"noise": ("relative", "isotropic"), "groups": ("units", "rows"), "solver": ("spectral", "plain")}
 
 
 def score(name: str, model, batches, units, *, seed: int = 0, **settings):
@@ -49,9 +51,19 @@ def check_settings(name: str, settings: dict) -> None:
         _check_value(name, key, value, known[key])
 
 
+def _check_device(name: str, value) -> None:
+    try:
+        torch.zeros((), device=value)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"state_device of pruner {name!r} must be a device of this machine, not {value!r}: {reason}") from error
+
+
 def _check_value(name, key, value, default):
     if value is None and default is None:
         return None
+    if key == "state_device":
+        return _check_device(name, value)
     if key in CHOICES:
         return check_choice(f"{key} of pruner {name!r}", value, CHOICES[key])
     kind = float if default is None else type(default)

@@ -7,14 +7,11 @@ loss), which is the robustness claim. It holds at d*, so each score carries the 
 ``converged`` is false is not a Moreau score.
 """
 
-import itertools
-
 import torch
 
 from ..envelope import prox_point
-from ..gradients import mean_gradients, only_trainable
-from ..perturb import draw_noise, restored
 from ..scores import Scores, first_order_scores
+from ..shifted import Noise, ShiftedLoss
 from ..units import Units, reduce_to_units
 
 
@@ -30,17 +27,17 @@ def moreau(
     max_steps=30,
     tol=0.1,
     step_size=None,
+    solver="spectral",
+    state_device=None,
 ) -> Scores:
     """Scores from the Moreau envelope of radius ``rho`` (weight squared per nat).
 
     ``sigma`` > 0 first smooths the loss: the expectation over u is estimated by one antithetic pair, w + d + u and
-    w + d - u, whose u is drawn once from ``seed``, so that the inner problem stays deterministic and ``tol`` can be
-    reached.
-    ``max_steps``, ``tol``, ``step_size``: see :func:`mpstudy.envelope.prox_point`.
+    w + d - u, whose u is drawn from ``seed``, so that the inner problem stays deterministic and ``tol`` can be reached.
+    ``max_steps``, ``tol``, ``step_size``, ``solver``: see :func:`mpstudy.envelope.prox_point`. ``state_device``: where
+    its vectors live, such as ``"cpu"`` beside a model on a GPU.
     """
-    settings = {"pruner": "moreau", "rho": rho, "sigma": sigma, "noise": noise, "tol": tol, "seed": seed}
-    solver = {"rho": rho, "max_steps": max_steps, "tol": tol, "step_size": step_size}
-    return _envelope_scores(model, batches, units, settings, solver)
+    return _envelope_scores("moreau", model, batches, units, _settings(locals()))
 
 
 def moreau_gs(
@@ -51,84 +48,77 @@ def moreau_gs(
     seed=0,
     rho=0.05,
     eta=0.002,
+    groups="units",
     sigma=0.0,
     noise="relative",
     max_steps=30,
     tol=0.1,
     step_size=None,
+    solver="spectral",
+    state_device=None,
 ) -> Scores:
-    """Scores from the group-sparse envelope: ``eta * sum_g ||d_g||_2`` is added, g running over the structural units.
+    """Scores from the group-sparse envelope: ``eta * sum_g ||d_g||_2`` is added.
 
-    A unit whose joint gradient norm at the prox point is below ``eta`` (nat per weight) scores exactly zero;
-    ``zero_share`` in the metadata is the share of such units. The other settings are those of :func:`moreau`.
+    ``groups``: the structural units, or the ``rows`` of every tensor as in the released code. A unit whose joint
+    gradient norm at the prox point is below ``eta`` (nat per weight) then scores exactly zero; ``zero_share`` in the
+    metadata is the share of such units. The other settings are those of :func:`moreau`.
     """
-    settings = {
-        "pruner": "moreau-gs",
-        "rho": rho,
-        "eta": eta,
-        "sigma": sigma,
-        "noise": noise,
-        "tol": tol,
-        "seed": seed,
-    }
-    solver = {"rho": rho, "max_steps": max_steps, "tol": tol, "step_size": step_size}
-    return _envelope_scores(model, batches, units, settings, solver, lambda d, t: shrink_units(units, d, t * eta))
-
-
-def shrink_units(units: Units, d: dict, threshold: float) -> dict:
-    """Group soft-thresholding over structural units: ``max(0, 1 - t/||d_g||) d_g``, in new tensors."""
-    shrunk = dict(d)
-    for unit_set in units:
-        norms = reduce_to_units(unit_set, {part.name: d[part.name].square() for part in unit_set.slices}).sqrt()
-        factor = (1 - threshold / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_min(0)
-        for part in unit_set.slices:
-            shape = [1] * d[part.name].dim()
-            shape[part.dim] = -1
-            shrunk[part.name] = d[part.name] * factor.repeat_interleave(part.block).view(shape)
-    return shrunk
-
-
-def _envelope_scores(model, batches, units, settings, solver, shrink=None) -> Scores:
-    weights = units.parameters(model)
-    with only_trainable(model, units.names), restored(weights) as original:
-        sign_draws = [{}]
-        if settings["sigma"] > 0:
-            u = draw_noise(original, settings["sigma"], settings["noise"], seed=(settings["seed"], 0))
-            sign_draws = [u, {name: -value for name, value in u.items()}]
-
-        evaluations = itertools.count()
-
-        def loss_and_gradient(d):
-            return _smoothed(model, batches, weights, original, d, sign_draws, next(evaluations))
-
-        result = prox_point(loss_and_gradient, original, shrink=shrink, **solver)
-        envelope_gradient = {name: value / -solver["rho"] for name, value in result.d.items()}
-        scores = first_order_scores(units, original, envelope_gradient, settings | result.report())
-    if shrink is not None:
-        scores.meta["zero_share"] = _zero_share(scores)
-    scores.meta["gradients"] *= len(batches) * len(sign_draws)
+    settings = _settings(locals())
+    scores = _envelope_scores("moreau-gs", model, batches, units, settings, SHRINKS[groups](units, eta))
+    values = torch.cat(list(scores.values.values()))
+    scores.meta["zero_share"] = float((values == 0).float().mean())
     return scores
 
 
-def _smoothed(model, batches, weights, original, d, draws, step):
-    """Loss and gradient at w + d, averaged over the noise draws; ``step`` counts the evaluations."""
-    loss, total = 0.0, None
-    for u in draws:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(original[name] + d[name] + u[name] if u else original[name] + d[name])
-        value, gradients = mean_gradients(model, batches, weights, step)
-        loss += value / len(draws)
-        if total is None:
-            total = {name: gradient.float() for name, gradient in gradients.items()}
-        else:
-            for name, gradient in gradients.items():
-                total[name].add_(gradient)
-    for gradient in total.values():
-        gradient.div_(len(draws))
-    return loss, total
+def shrink_units(units: Units, eta: float):
+    """Group soft-thresholding over structural units: ``(block, t) -> max(0, 1 - t eta/||d_g||) d_g``."""
+    sets = {frozenset(part.name for part in unit_set.slices): unit_set for unit_set in units}
+
+    def shrink(block: dict, t: float) -> dict:
+        unit_set = sets[frozenset(block)]
+        norms = reduce_to_units(unit_set, {name: value.square() for name, value in block.items()}).sqrt()
+        factor = _factor(norms, t * eta)
+        for part in unit_set.slices:
+            shape = [1] * block[part.name].dim()
+            shape[part.dim] = -1
+            block[part.name].mul_(factor.repeat_interleave(part.block).view(shape))
+        return block
+
+    return shrink
 
 
-def _zero_share(scores: Scores) -> float:
-    values = torch.cat(list(scores.values.values()))
-    return float((values == 0).float().mean())
+def shrink_rows(units: Units, eta: float):
+    """The same with every row of every tensor as a group (a bias is one row)."""
+
+    def shrink(block: dict, t: float) -> dict:
+        for value in block.values():
+            value.mul_(_factor(torch.linalg.vector_norm(value, dim=-1, keepdim=True), t * eta))
+        return block
+
+    return shrink
+
+
+SHRINKS = {"units": shrink_units, "rows": shrink_rows}
+
+
+def _factor(norms: torch.Tensor, threshold: float) -> torch.Tensor:
+    return (1 - threshold / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_min(0)
+
+
+def _settings(arguments: dict) -> dict:
+    return {name: value for name, value in arguments.items() if name not in ("model", "batches", "units")}
+
+
+def _envelope_scores(name, model, batches, units, settings, shrink=None) -> Scores:
+    draws = [None]
+    if settings["sigma"] > 0:
+        pair = settings["sigma"], settings["noise"], (settings["seed"], 0)
+        draws = [Noise(*pair, sign=1), Noise(*pair, sign=-1)]
+    loss = ShiftedLoss(model, batches, units, draws, settings["state_device"])
+    solver = {key: settings[key] for key in ("rho", "max_steps", "tol", "step_size", "solver")}
+    result = prox_point(loss, loss.zeros(), shrink=shrink, **solver)
+    for value in result.d.values():
+        value.div_(-settings["rho"])  # the envelope's gradient
+    scores = first_order_scores(units, loss.weights, result.d, {"pruner": name, "eta": 0.0} | settings | result.report())
+    scores.meta["gradients"] *= len(loss.parts)
+    return scores

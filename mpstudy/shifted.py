@@ -1,0 +1,180 @@
+"""The calibration loss at shifted weights, ``L(w + d + u)``, and its gradient, without writing to a weight.
+
+While it is evaluated, every ``functional.linear`` on a prunable weight computes with ``w + d + u``. The sum is formed
+where it is needed, in the forward and again in the backward pass, in one buffer; the noise u comes from its seed each
+time. Gradients are handed on block by block as they appear. So neither shifted weights nor a set of gradients is held,
+and the model cannot be left changed, whatever happens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from .errors import StudyError
+from .gradients import causal_loss, only_trainable
+from .perturb import draw_one
+from .units import Units
+
+Block = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """``u ~ N(0, sigma^2 diag(w^2))`` (``relative``) or N(0, sigma^2 I) (``isotropic``), drawn anew from ``seed``."""
+
+    sigma: float
+    kind: str
+    seed: tuple[int, int]
+    sign: int = 1
+
+
+class ShiftedLoss:
+    """The mean loss over ``batches`` and ``draws`` as a function of the offset d.
+
+    Parameters
+    ----------
+    model, units: whose prunable parameters are shifted; every one must be the weight or bias of a linear layer.
+    batches: equally large int64 tensors (samples, tokens).
+    draws: noise draws; ``None`` stands for no noise. The loss is their mean.
+    state_device: where offsets and gradients live; the default is where each weight lives.
+    """
+
+    def __init__(self, model: nn.Module, batches, units: Units, draws=(None,), state_device=None):
+        self.model, self.units, self.state_device = model, units, state_device
+        self.parts = [(batch, draw) for draw in draws for batch in batches]
+        self.weights = {name: weight.detach() for name, weight in units.parameters(model).items()}
+        self.calls = 0
+        self._block_of = {part.name: unit_set.key for unit_set in units for part in unit_set.slices}
+        self._sizes = {unit_set.key: len(unit_set.slices) for unit_set in units}
+        self._index = {name: index for index, name in enumerate(units.names)}
+        self._names = {id(parameter): name for name, parameter in units.parameters(model).items()}
+        self._buffers: dict[torch.device, torch.Tensor] = {}
+        self._sums: Block = {}
+
+    def zeros(self) -> Block:
+        """An offset of zeros, at least in float32: most offsets are below half a unit of a half-precision weight."""
+        return {
+            name: torch.zeros(
+                weight.shape,
+                dtype=torch.promote_types(weight.dtype, torch.float32),
+                device=self.state_device or weight.device,
+            )
+            for name, weight in self.weights.items()
+        }
+
+    def __call__(self, d: Block | None, consume: Callable[[Block], None]) -> float:
+        """The loss (nats) at w + d (``None``: at w); ``consume`` receives the gradient of each unit set once (name -> tensor).
+
+        From then on the block's offset may be overwritten. Raises :class:`StudyError` naming the step when the loss
+        is not finite, and the parameter when it has no gradient.
+        """
+        loss, self._sums = 0.0, {}
+        for number, (batch, draw) in enumerate(self.parts):
+            last = number == len(self.parts) - 1
+            loss += self._part(batch, _Point(self, d, draw, consume if last else self._add), number)
+        self.calls += 1
+        return loss
+
+    def _part(self, batch, point: "_Point", number: int) -> float:
+        device = self.model.get_input_embeddings().weight.device
+        with only_trainable(self.model, ()), point:
+            loss = causal_loss(self.model, batch.to(device))
+            if not torch.isfinite(loss):
+                raise StudyError(
+                    f"the loss is {loss.item()} at step {self.calls}, batch {number}; the weights, the tokens or the "
+                    "settings are not usable"
+                )
+            (loss / len(self.parts)).backward()
+        if missing := [name for name in self.weights if name not in point.seen]:
+            raise StudyError(f"{missing[0]} has no gradient: it is not the weight of a linear layer that the loss uses")
+        return loss.item() / len(self.parts)
+
+    def _add(self, block: Block) -> None:
+        """Gradients of all passes but the last are summed; a single pass needs no such memory."""
+        for name, gradient in block.items():
+            self._sums[name] = self._sums[name].add_(gradient) if name in self._sums else gradient
+
+
+class _Point(TorchFunctionMode):
+    """Intercepts the linear layers of one pass and collects their gradients."""
+
+    def __init__(self, loss: ShiftedLoss, d: Block, draw: Noise | None, consume):
+        super().__init__()
+        self.loss, self.d, self.draw, self.consume = loss, d, draw, consume
+        self.anchor = torch.zeros((), requires_grad=True)  # the layers before have no gradient that would call us
+        self.pending: dict[str, Block] = {}
+        self.seen: set[str] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is functional.linear:
+            x, weight, bias = (*args, *(kwargs or {}).values(), None)[:3]
+            if id(weight) in self.loss._names:
+                names = self.loss._names[id(weight)], self.loss._names.get(id(bias))
+                return _ShiftedLinear.apply(x, self.anchor, weight.detach(), bias, names, self)
+        return func(*args, **(kwargs or {}))
+
+    def shift(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """``d + u`` of a parameter on its device."""
+        shift = None if self.d is None else self.d[name].to(like.device)
+        if (draw := self.draw) is not None:
+            u = draw_one(like, draw.sigma, draw.kind, seed=(*draw.seed, self.loss._index[name]))
+            shift = u.mul_(draw.sign) if shift is None else torch.add(shift, u, alpha=draw.sign)
+        return shift
+
+    def shifted(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """``w + d + u``, in a buffer that the next call overwrites."""
+        if (shift := self.shift(name, weight)) is None:
+            return weight
+        buffers, size = self.loss._buffers, weight.numel()
+        if weight.device not in buffers or buffers[weight.device].numel() < size:
+            buffers[weight.device] = torch.empty(size, dtype=weight.dtype, device=weight.device)
+        return torch.add(weight, shift, out=buffers[weight.device][:size].view(weight.shape))
+
+    def collect(self, name: str, gradient: torch.Tensor) -> None:
+        """Hand a block on when all its gradients are there."""
+        key = self.loss._block_of[name]
+        gradient = gradient.to(self.loss.state_device, torch.promote_types(gradient.dtype, torch.float32))
+        if self.consume != self.loss._add and name in self.loss._sums:
+            gradient = self.loss._sums.pop(name).add_(gradient)
+        block = self.pending.setdefault(key, {})
+        block[name] = block[name].add_(gradient) if name in block else gradient
+        self.seen.add(name)
+        if len(block) == self.loss._sizes[key]:
+            self.consume(self.pending.pop(key))
+
+
+class _ShiftedLinear(torch.autograd.Function):
+    """``x (w + d + u)^T + b``; the gradients of w and b go to the point, not to the graph."""
+
+    @staticmethod
+    def forward(ctx, x, anchor, weight, bias, names, point):
+        ctx.save_for_backward(x)
+        ctx.weight, ctx.names, ctx.point = weight, names, point
+        if names[1] is not None:
+            bias = point.shifted(names[1], bias.detach()).clone()
+        if _is_half(weight) and (shift := point.shift(names[0], weight)) is not None:  # w + d would lose most of d
+            return functional.linear(x, weight, bias) + functional.linear(x, shift.to(weight.dtype))
+        return functional.linear(x, point.shifted(names[0], weight), bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,), weight, (name, bias_name), point = ctx.saved_tensors, ctx.weight, ctx.names, ctx.point
+        below = None
+        if ctx.needs_input_grad[0]:
+            if _is_half(weight) and (shift := point.shift(name, weight)) is not None:
+                below = gradient @ weight + gradient @ shift.to(weight.dtype)
+            else:
+                below = gradient @ point.shifted(name, weight)
+        rows = gradient.flatten(0, -2)
+        point.collect(name, rows.t() @ x.flatten(0, -2))
+        if bias_name is not None:
+            point.collect(bias_name, rows.sum(0))
+        return below, None, None, None, None, None
+
+
+def _is_half(weight: torch.Tensor) -> bool:
+    return weight.dtype in (torch.bfloat16, torch.float16)

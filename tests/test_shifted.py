@@ -1,0 +1,142 @@
+"""The loss at shifted weights equals that of a model whose weights were really shifted, and changes nothing."""
+
+import pytest
+import torch
+from models import bits, same_bits, tiny_llama, tiny_tokens
+
+from mpstudy.errors import StudyError
+from mpstudy.gradients import mean_gradients, only_trainable
+from mpstudy.perturb import draw_one, shifted
+from mpstudy.shifted import Noise, ShiftedLoss
+from mpstudy.units import prunable_units
+
+
+@pytest.fixture
+def model():
+    return tiny_llama(kv_heads=2, bias=True)
+
+
+@pytest.fixture
+def units(model):
+    return prunable_units(model, "0-1")
+
+
+def offset(loss, size=0.05):
+    generator = torch.Generator().manual_seed(3)
+    return {name: size * torch.randn(value.shape, generator=generator) for name, value in loss.zeros().items()}
+
+
+def gradient_at(model, units, batches, d, **settings):
+    """Loss and gradients by moving the weights and calling autograd on them."""
+    weights = units.parameters(model)
+    with only_trainable(model, units.names), shifted(weights, d):
+        return mean_gradients(model, batches, weights)
+
+
+def same(found, expected, tolerance=1e-5):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value.float(), rtol=tolerance, atol=tolerance * value.abs().max().item())
+
+
+def test_the_plain_loss_and_gradient(model, units):
+    batches, found = [tiny_tokens()], {}
+    loss = ShiftedLoss(model, batches, units)(None, found.update)
+    expected, gradients = gradient_at(model, units, batches, {})
+    assert loss == expected
+    same(found, gradients)
+
+
+@pytest.mark.parametrize("layers", ["0-1", "1", "0"])
+def test_the_loss_and_gradient_at_an_offset(model, layers):
+    units, batches, found = prunable_units(model, layers), [tiny_tokens()], {}
+    loss = ShiftedLoss(model, batches, units)
+    d = offset(loss)
+    expected, gradients = gradient_at(model, units, batches, d)
+    assert loss(d, found.update) == pytest.approx(expected, rel=1e-6)
+    same(found, gradients)
+
+
+def test_batches_and_draws_are_averaged(model, units):
+    batches, found = [tiny_tokens(seed=1), tiny_tokens(seed=2)], {}
+    draws = [Noise(0.1, "relative", (7, 0), sign) for sign in (1, -1)]
+    loss = ShiftedLoss(model, batches, units, draws)
+    d, total, mean = offset(loss), 0.0, {}
+    for sign in (1, -1):
+        weights = units.parameters(model)
+        u = {n: draw_one(w, 0.1, "relative", seed=(7, 0, i)) for i, (n, w) in enumerate(weights.items())}
+        value, gradients = gradient_at(model, units, batches, {n: d[n] + sign * u[n] for n in d})
+        total += value / 2
+        mean = {name: mean.get(name, 0) + gradient / 2 for name, gradient in gradients.items()}
+    assert loss(d, found.update) == pytest.approx(total, rel=1e-5)
+    same(found, mean, 1e-4)
+
+
+def test_each_block_comes_once_and_may_be_moved_at_once(model, units):
+    loss, sets = ShiftedLoss(model, [tiny_tokens()], units), []
+    d, untouched = offset(loss), {}
+    loss(d, untouched.update)
+
+    def move(block):
+        sets.append(tuple(block))
+        for name, gradient in block.items():
+            assert torch.equal(gradient, untouched[name])
+            d[name].fill_(float("nan"))
+
+    loss(d, move)
+    assert sorted(map(sorted, sets)) == sorted(sorted(part.name for part in s.slices) for s in units)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_offsets_far_below_its_rounding(model, units, dtype):
+    batches = [tiny_tokens(samples=8)]
+    direction = offset(ShiftedLoss(model, batches, units), 1.0)
+    plain, gradients = gradient_at(model, units, batches, {})
+    slope = sum(float((direction[name] * gradient).sum()) for name, gradient in gradients.items())
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    d = {name: 1e-3 * value for name, value in direction.items()}  # half a unit in the last place is 4e-4 |w|
+    loss, found = ShiftedLoss(model, batches, units), {}
+    assert all(value.dtype == torch.float32 for value in loss.zeros().values())
+    start = loss(None, found.update)
+    assert start == pytest.approx(plain, rel=0.02)
+    assert loss(d, found.update) - start == pytest.approx(1e-3 * slope, rel=0.5)
+    assert all(value.dtype == torch.float32 for value in found.values())
+
+
+def test_nothing_is_changed_also_when_it_is_interrupted(model, units):
+    before, flags = bits(model), [parameter.requires_grad for parameter in model.parameters()]
+    loss = ShiftedLoss(model, [tiny_tokens()], units, [Noise(0.1, "isotropic", (0, 0))])
+
+    def interrupt(block):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loss(offset(loss), interrupt)
+    assert same_bits(model, before) and all(parameter.grad is None for parameter in model.parameters())
+    assert flags == [parameter.requires_grad for parameter in model.parameters()]
+    with torch.no_grad():
+        assert torch.isfinite(model(tiny_tokens()).logits).all()
+
+
+def test_a_loss_that_is_not_finite_is_an_error_with_its_step(model, units):
+    loss = ShiftedLoss(model, [tiny_tokens(), tiny_tokens()], units)
+    loss(None, lambda block: None)
+    with pytest.raises(StudyError, match="the loss is nan at step 1, batch 0"):
+        loss({name: torch.full_like(value, float("nan")) for name, value in loss.zeros().items()}, lambda block: None)
+
+
+def test_a_weight_that_no_linear_layer_uses_is_named(model, units):
+    gate = model.model.layers[1].mlp.gate_proj
+    gate.forward = lambda x: x @ gate.weight.T + gate.bias
+    with pytest.raises(StudyError, match="layers.1.mlp.gate_proj.weight has no gradient"):
+        ShiftedLoss(model, [tiny_tokens()], units)(None, lambda block: None)
+
+
+def test_state_lives_where_it_is_asked_to(model, units):
+    batches, here, there = [tiny_tokens()], {}, {}
+    loss = ShiftedLoss(model, batches, units, state_device="cpu")
+    assert {value.device.type for value in loss.zeros().values()} == {"cpu"}
+    d = offset(loss)
+    assert loss(d, there.update) == ShiftedLoss(model, batches, units)(d, here.update)
+    assert all(torch.equal(here[name], there[name]) for name in here)
