@@ -10,7 +10,9 @@ import re
 from .errors import StudyError, check_choice
 
 LOWEST = {"length": 2, "window": 2}  # tokens: the first of a window is not predicted
-LOWEST |= dict.fromkeys(("samples", "windows", "task_items", "train_rows", "validation_rows", "repeats"), 1)
+LOWEST |= dict.fromkeys(
+    ("samples", "windows", "task_items", "train_rows", "validation_rows", "repeats", "max_steps"), 1
+)
 
 
 def validate(parameters: dict) -> None:
@@ -76,14 +78,23 @@ def _seed(value) -> None:
         raise StudyError(f"a seed must be a whole number >= 0, not {value!r}")
 
 
-def _rho(value) -> None:
-    if not (_finite(value) and value > 0):
-        raise StudyError(f"rho must be finite and > 0, not {value!r}")
+def _positive(name: str):
+    def check(value) -> None:
+        if not (_finite(value) and value > 0):
+            raise StudyError(f"{name} must be finite and > 0, not {value!r}")
+
+    return check
 
 
 def _eta(value) -> None:
     if not (_finite(value) and value >= 0):
         raise StudyError(f"eta must be finite and >= 0, not {value!r}")
+
+
+def _solver(name) -> None:
+    from .envelope import SOLVERS
+
+    check_choice("solver", name, SOLVERS)
 
 
 def _finite(value) -> bool:
@@ -107,8 +118,12 @@ RULES = {
     "ratios": _each(_ratio),
     "seeds": _each(_seed),
     "layers": _layers,
-    "rho": _rho,
-    "rhos": _each(_rho),
+    "rho": _positive("rho"),
+    "rhos": _each(_positive("rho")),
+    "radii": _each(_positive("rho")),
+    "precision": _positive("precision"),
+    "noise": _positive("noise"),
+    "solvers": _each(_solver),
     "eta": _eta,
 }
 

@@ -2,8 +2,8 @@
 
 With minimiser d* its gradient is ``-d* / rho`` (arXiv 2406.07017). The solvers know nothing about models: vectors are
 dictionaries of tensors, the loss is a function that hands its gradient on block by block, the groups are a shrinkage
-operator. Both are proximal gradient, ``d <- GST_{gamma eta}(d - gamma F)`` with ``F = grad L(w + d) + d / rho``, and differ in
-the step gamma and in memory:
+operator. Both are proximal gradient, ``d <- GST_{gamma eta}(d - gamma F)`` with ``F = grad L(w + d) + d / rho``, and
+differ in the step gamma and in memory:
 
 * ``spectral`` takes the step of Barzilai and Borwein (1988), the inverse curvature along the last step, so that no
   Lipschitz constant has to be guessed. It holds d and one more vector, F or the last step s in turns.
@@ -42,7 +42,8 @@ class ProxResult:
     def report(self) -> dict:
         """What every score of the envelope carries with it."""
         names = ("residual", "converged", "gradients", "loss_start", "loss_prox")
-        return {name: getattr(self, name) for name in names} | {"steps": len(self.residuals)}
+        traced = {"steps": len(self.residuals), "residuals": list(self.residuals)}
+        return {name: getattr(self, name) for name in names} | traced
 
 
 @dataclass

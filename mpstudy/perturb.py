@@ -88,7 +88,8 @@ def draw_noise(weights: dict, sigma: float, noise: str, *, seed: tuple[int, int]
     if not (sigma >= 0 and sigma < float("inf")):
         raise StudyError(f"sigma must be finite and >= 0, not {sigma!r}")
     return {
-        name: draw_one(weight, sigma, noise, seed=(*seed, index)) for index, (name, weight) in enumerate(weights.items())
+        name: draw_one(weight, sigma, noise, seed=(*seed, index))
+        for index, (name, weight) in enumerate(weights.items())
     }
 
 

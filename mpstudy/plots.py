@@ -57,7 +57,7 @@ def by_perturbation(frame: pd.DataFrame, panels: dict[str, str], note: str):
         for offset, pruner in zip(_dodge(len(pruners), 0.16), pruners):
             rows = summarise(frame[frame["pruner"] == pruner], ["perturbation"], column)
             places = np.array([order.index(name) for name in rows["perturbation"]]) + offset
-            _points(axis, places, rows, pruner, line=False)
+            points(axis, places, rows, pruner, line=False)
         if column == "jaccard":
             axis.axhline(frame["chance"].mean(), color="0.5", linestyle=":", linewidth=1)
             axis.annotate("two random masks", (0.02, frame["chance"].mean() + 0.015), color="0.4", fontsize=6.5)
@@ -119,7 +119,7 @@ def _over_ratio(axis, frame: pd.DataFrame, value: str) -> None:
     pruners = _present(frame)
     for offset, pruner in zip(_dodge(len(pruners), 0.07), pruners):
         rows = summarise(frame[frame["pruner"] == pruner], ["ratio"], value)
-        _points(axis, rows["ratio"].map(ratios.index) + offset, rows, pruner, line=True)
+        points(axis, rows["ratio"].map(ratios.index) + offset, rows, pruner, line=True)
     axis.set_xticks(range(len(ratios)), [f"{ratio:.0%}" for ratio in ratios])
 
 
@@ -131,7 +131,7 @@ def by_layer(frame: pd.DataFrame, value: str, label: str, note: str, reference: 
         part = frame[frame["kind"] == kind]
         for pruner in _present(part):
             rows = summarise(part[part["pruner"] == pruner], ["layer"], value)
-            _points(axis, rows["layer"], rows, pruner, line=True)
+            points(axis, rows["layer"], rows, pruner, line=True)
         if reference:
             axis.axhline(reference[0], color="0.5", linestyle=":", linewidth=1)
             axis.annotate(
@@ -150,14 +150,14 @@ def against_taylor(frame: pd.DataFrame, note: str):
     """Two panels over rho: Jaccard index of Moreau's mask with Taylor's; its perplexity against Taylor's (%)."""
     figure, axes = plt.subplots(1, 2, figsize=(FULL, 2.3), layout="constrained")
     rows = summarise(frame.drop_duplicates(["rho", "seed"]), ["rho"], "jaccard_taylor")
-    _points(axes[0], rows["rho"], rows, "moreau", line=True)
+    points(axes[0], rows["rho"], rows, "moreau", line=True)
     axes[0].set_ylabel("Jaccard index with Taylor's mask")
     axes[0].set_ylim(0, 1.03)
     corpora = list(dict.fromkeys(frame["corpus"]))
     for shift, corpus, style in zip(_dodge(len(corpora), 0.06), corpora, ("-", "--", ":")):
         rows = summarise(frame[frame["corpus"] == corpus], ["rho"], "change_percent")
         places = rows["rho"] * np.exp(shift)
-        _points(axes[1], places, rows, "moreau", line=True, style=style, label=CORPORA.get(corpus, corpus))
+        points(axes[1], places, rows, "moreau", line=True, style=style, label=CORPORA.get(corpus, corpus))
     axes[1].axhline(0, color="0.5", linestyle=":", linewidth=1)
     axes[1].set_ylabel("perplexity against Taylor (%)")
     axes[1].legend()
@@ -178,7 +178,7 @@ def recovery_curves(history: pd.DataFrame, note: str):
     pruners = _present(measured)
     for offset, pruner in zip(_dodge(len(pruners), 0.25), pruners):
         rows = summarise(measured[measured["pruner"] == pruner], ["step"], "validation_loss")
-        _points(axis, rows["step"] + offset, rows, pruner, line=True)
+        points(axis, rows["step"] + offset, rows, pruner, line=True)
     axis.set_xlabel("LoRA step")
     axis.set_ylabel("validation loss (nats a token)")
     axis.legend()
@@ -198,7 +198,7 @@ def before_after(
         for offset, pruner in zip(_dodge(len(pruners), 0.1), pruners):
             rows = summarise(part[part["pruner"] == pruner], ["state"], value)
             rows = rows.set_index("state").loc[["pruned", "recovered"]].reset_index()
-            _points(axis, np.arange(2) + offset, rows, pruner, line=True)
+            points(axis, np.arange(2) + offset, rows, pruner, line=True)
         for level, name in ((dense[group], "dense"), ((chance or {}).get(group), "chance")):
             if level is not None:
                 axis.axhline(level, color="0.4", linestyle=":", linewidth=1)
@@ -212,7 +212,7 @@ def before_after(
     return figure
 
 
-def _points(axis, places, rows, pruner, *, line, style="-", label=None):
+def points(axis, places, rows, pruner, *, line, style="-", label=None):
     errors = np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
     errors = np.nan_to_num(errors).clip(min=0)  # a single seed has no interval
     look = {"color": _COLOURS[pruner], "marker": _MARKERS[pruner], "markersize": 4, "linewidth": 1, "elinewidth": 1}

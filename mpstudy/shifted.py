@@ -67,10 +67,11 @@ class ShiftedLoss:
         }
 
     def __call__(self, d: Block | None, consume: Callable[[Block], None]) -> float:
-        """The loss (nats) at w + d (``None``: at w); ``consume`` receives the gradient of each unit set once (name -> tensor).
+        """The loss (nats) at w + d (``None``: at w).
 
-        From then on the block's offset may be overwritten. Raises :class:`StudyError` naming the step when the loss
-        is not finite, and the parameter when it has no gradient.
+        ``consume`` receives the gradient of each unit set once (name -> tensor); from then on the block's offset may be
+        overwritten. Raises :class:`StudyError` naming the step when the loss is not finite, and the parameter when it
+        has no gradient.
         """
         loss, self._sums = 0.0, {}
         for number, (batch, draw) in enumerate(self.parts):

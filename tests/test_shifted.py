@@ -36,7 +36,9 @@ def gradient_at(model, units, batches, d, **settings):
 def same(found, expected, tolerance=1e-5):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value.float(), rtol=tolerance, atol=tolerance * value.abs().max().item())
+        torch.testing.assert_close(
+            found[name], value.float(), rtol=tolerance, atol=tolerance * value.abs().max().item()
+        )
 
 
 def test_the_plain_loss_and_gradient(model, units):

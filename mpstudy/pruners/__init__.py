@@ -56,7 +56,9 @@ def _check_device(name: str, value) -> None:
         torch.zeros((), device=value)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise StudyError(f"state_device of pruner {name!r} must be a device of this machine, not {value!r}: {reason}") from error
+        raise StudyError(
+            f"state_device of pruner {name!r} must be a device of this machine, not {value!r}: {reason}"
+        ) from error
 
 
 def _check_value(name, key, value, default):

@@ -119,6 +119,8 @@ def _envelope_scores(name, model, batches, units, settings, shrink=None) -> Scor
     result = prox_point(loss, loss.zeros(), shrink=shrink, **solver)
     for value in result.d.values():
         value.div_(-settings["rho"])  # the envelope's gradient
-    scores = first_order_scores(units, loss.weights, result.d, {"pruner": name, "eta": 0.0} | settings | result.report())
+    scores = first_order_scores(
+        units, loss.weights, result.d, {"pruner": name, "eta": 0.0} | settings | result.report()
+    )
     scores.meta["gradients"] *= len(loss.parts)
     return scores
