@@ -12,7 +12,7 @@ SEED_OPTION = $(if $(strip $(SEEDS)),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data reproduce smoke test test-fast lint lab html verify lock clean
+.PHONY: help setup data reproduce smoke bench test test-fast lint lab html verify lock clean
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=VALUE ...]'
@@ -63,6 +63,9 @@ html: $(READY) ## Write the HTML and index pages of PROFILE again from its execu
 
 verify: data ## Run PROFILE again and compare with the committed results
 	$(RUN) verify --profile $(PROFILE)
+
+bench: $(READY) ## Measure a Moreau step beside a plain forward and backward pass
+	$(RUN) bench
 
 lab: data ## Open the notebooks in JupyterLab
 	$(VENV) -m jupyterlab notebooks

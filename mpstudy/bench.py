@@ -132,7 +132,7 @@ def _resident() -> int:
 
 def _peak() -> int:
     """Bytes of memory this process held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, _resident())
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
 
 
 def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
-    gamma, residuals, step, before = first, [], 0, None
+    gamma, steepest, residuals, step, before = first, 0.0, [], 0, None
     while True:
         # the last step, and one whose forerunner was good enough, are measured without moving on
         hold = step == max_steps or bool(residuals and residuals[-1] <= tol)
@@ -205,17 +205,16 @@ def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
             return _result(problem, residuals, tol, start, loss)
         objective = loss + sums.size / (2 * problem.rho)
         if before is not None:
-            gamma = _secant_step(objective, *before, gamma)
+            steepest = max(steepest, _curvature(objective, *before))
+            gamma = 1 / steepest if steepest else gamma
         before = objective, move
         step += not hold
 
 
-def _secant_step(objective: float, before: float, move: _Move, gamma: float) -> float:
-    """The inverse curvature along the last step by values of the objective, where they tell it from rounding."""
+def _curvature(objective: float, before: float, move: _Move) -> float:
+    """The curvature along the last step by values of the objective; 0 where they do not tell it from rounding."""
     bend = objective - before - move.slope
-    if not move.squared or bend < ROUNDING * abs(objective):
-        return gamma
-    return move.squared / (2 * bend)
+    return 2 * bend / move.squared if move.squared and bend > ROUNDING * abs(objective) else 0.0
 
 
 def _result(problem, residuals, tol, start, loss) -> ProxResult:

@@ -177,3 +177,42 @@ def test_tolerance_ends_the_solver_and_costs_one_gradient_a_step():
 def test_inner_products():
     a = torch.full((100, 100), 0.1)
     assert square(a) == pytest.approx(100, rel=1e-6) and inner(a, 2 * a) == pytest.approx(200, rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_lipschitz_ratio_of_a_quadratic_meets_theory(solver):
+    """Along an eigenvector of curvature a, the envelope's gradient changes by a / (1 + rho a) per unit of weight."""
+    a, w = random_problem(seed=9)
+    values, vectors = torch.linalg.eigh(a)
+    for index, rho in ((0, 0.2), (4, 0.05), (7, 0.5)):
+        shift = 0.1 * vectors[:, index]
+        gradients = [solve(quadratic(a, x), 8, rho=rho, solver=solver).d["w"] / -rho for x in (w, w + shift)]
+        ratio = float((gradients[1] - gradients[0]).norm() / shift.norm())
+        assert ratio == pytest.approx(float(values[index] / (1 + rho * values[index])), rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("start", [(1.6, -2.2), (-0.7, 0.4), (0.2, 2.5)])
+def test_non_convex_function_of_two_variables_agrees_with_brute_force(start, solver):
+    rho, w = 0.15, torch.tensor(start, dtype=torch.float64)
+    loss = lambda x, y: 2 * (x + y).square() + torch.cos(2 * y) + 0.3 * x  # noqa: E731  curvature at least -4 > -1/rho
+
+    def evaluate(d, consume):
+        x = (w + d["w"]).requires_grad_()
+        value = loss(*x)
+        consume({"w": torch.autograd.grad(value, x)[0]})
+        return value.item()
+
+    found = solve(evaluate, 2, rho=rho, tol=1e-8, solver=solver).d["w"]
+    axis = torch.linspace(-2, 2, 1601, dtype=torch.float64)
+    dx, dy = torch.meshgrid(axis, axis, indexing="ij")
+    objective = loss(w[0] + dx, w[1] + dy) + (dx.square() + dy.square()) / (2 * rho)
+    best = objective.argmin()
+    brute = torch.stack([dx.flatten()[best], dy.flatten()[best]])
+    torch.testing.assert_close(found, brute, rtol=0, atol=2.6e-3)  # one grid step
+    assert evaluate({"w": found}, lambda block: None) + float(found @ found) / (2 * rho) <= objective.min() + 1e-9
+
+
+def test_an_unknown_solver_is_an_error():
+    with pytest.raises(StudyError, match="solver"):
+        solve(scalar(lambda x: x * x, lambda x: 2 * x, 1.0), 1, rho=0.1, solver="newton")

@@ -227,3 +227,26 @@ def test_tied_embeddings(name):
     scores = score(name, model, prunable_units(model, "0-1"))
     assert all(torch.isfinite(value).all() for value in scores.values.values()) and same_bits(model, before)
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_moreau_in_half_precision_agrees_with_float32(dtype, units):
+    model = tiny_llama(kv_heads=2, bias=True)
+    settings = {"batches": [tiny_tokens(samples=8)], "sigma": 0.0, "rho": 0.01, "tol": 0.05, "max_steps": 60}
+    full = score("moreau", model, units, **settings)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    half = score("moreau", model, units, **settings)
+    assert half.meta["converged"] and distance(half, full) < 0.1
+    assert {value.dtype for value in half.values.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("device", ["cpu", None])
+def test_state_may_live_elsewhere(device, model, units):
+    assert equal(score("moreau", model, units, state_device=device), score("moreau", model, units))
+
+
+def test_an_unusable_device_is_one_clear_error(model, units):
+    for device in ("gpu", "cuda:99", 7.5):
+        with pytest.raises(StudyError, match="state_device of pruner 'moreau' must be a device of this machine"):
+            score("moreau", model, units, state_device=device)

@@ -142,3 +142,17 @@ def test_state_lives_where_it_is_asked_to(model, units):
     d = offset(loss)
     assert loss(d, there.update) == ShiftedLoss(model, batches, units)(d, here.update)
     assert all(torch.equal(here[name], there[name]) for name in here)
+
+
+def test_a_model_spread_by_accelerate_scores_as_before(model, units):
+    from accelerate import dispatch_model
+
+    batches, here, there = [tiny_tokens()], {}, {}
+    d = offset(ShiftedLoss(model, batches, units))
+    plain = ShiftedLoss(model, batches, units)(d, here.update)
+    spread = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    spread |= {"model.layers.0": "cpu", "model.layers.1": "cpu"}
+    dispatched = dispatch_model(model, spread, force_hooks=True)
+    assert hasattr(dispatched.model.layers[0].mlp.gate_proj, "_hf_hook")
+    assert ShiftedLoss(dispatched, batches, prunable_units(dispatched, "0-1"))(d, there.update) == plain
+    same(there, here, 0.0)
