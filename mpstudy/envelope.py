@@ -22,6 +22,7 @@ from .errors import StudyError, check_choice
 Vector = dict[str, torch.Tensor]
 SOLVERS = ("spectral", "plain")
 MAX_RESTARTS = 12
+PIECE = 1 << 16
 ROUNDING = 3e-6  # relative error of a loss in fp32, with room
 
 
@@ -66,6 +67,7 @@ class _Move:
     """What is known of a step s from d: its size and the slope along it."""
 
     squared: float = 0.0  # <s, s>
+    size: float = 0.0  # ||d + s||^2
     slope: float = 0.0  # <F, s> at its start
 
 
@@ -90,7 +92,7 @@ def prox_point(
     StudyError: a loss or gradient that is not finite, or no step size that keeps the objective below L(w).
     """
     check_choice("solver", solver, SOLVERS)
-    problem = _Problem(evaluate, d, rho, shrink or (lambda block, t: block))
+    problem = _Problem(evaluate, d, rho, shrink)
     solve = _spectral if solver == "spectral" else _plain
     return solve(problem, max_steps, tol, step_size or rho / 10)
 
@@ -100,7 +102,8 @@ class _Problem:
     evaluate: Callable
     d: Vector
     rho: float
-    shrink: Callable
+    shrink: Callable | None
+    size: float = 0.0  # ||d||^2
     gradients: int = 0
     restarts: int = 0
     blocks: list[tuple[str, ...]] = field(default_factory=list)
@@ -121,26 +124,36 @@ class _Problem:
         return loss, sums
 
     def _gather(self, block: Vector, sums: _Sums) -> None:
-        for name, gradient in block.items():
-            block[name] = gradient.add_(self.d[name], alpha=1 / self.rho)
-        trial = self.shrink({n: torch.add(self.d[n], f, alpha=-self.rho) for n, f in block.items()}, self.rho)
+        """Turn the gradient into F in place and add the block to the sums."""
+        slope = 0.0
         for name, f in block.items():
-            slope = square(f)
-            if not math.isfinite(slope):
+            own = square(f.add_(self.d[name], alpha=1 / self.rho))
+            if not math.isfinite(own):
                 raise StudyError(f"the gradient of {name} is not finite at step {self.gradients} of the prox solver")
-            sums.slope += slope
-            sums.size += square(self.d[name])
-            sums.difference += square(trial[name].sub_(self.d[name]))
+            slope += own
+        sums.slope += slope
+        sums.size = self.size
+        if self.shrink is None:
+            sums.difference += self.rho**2 * slope
+        else:
+            trial = self.shrink({n: torch.add(self.d[n], f, alpha=-self.rho) for n, f in block.items()}, self.rho)
+            sums.difference += sum(square(trial[name].sub_(self.d[name])) for name in block)
 
     def move(self, block: Vector, gamma: float, move: _Move) -> None:
         """``d <- GST_{gamma eta}(d - gamma F)`` in one block; F is overwritten by the step s."""
-        trial = self.shrink({n: torch.add(self.d[n], f, alpha=-gamma) for n, f in block.items()}, gamma)
-        for name, f in block.items():
-            step = trial[name].sub_(self.d[name])
-            move.squared += square(step)
-            move.slope += inner(f, step)
-            self.d[name].add_(step)
-            f.copy_(step)
+        if self.shrink is None:
+            steps = {name: f.mul_(-gamma) for name, f in block.items()}
+            squared = sum(square(step) for step in steps.values())
+            move.slope -= squared / gamma
+        else:
+            steps = self.shrink({n: torch.add(self.d[n], f, alpha=-gamma) for n, f in block.items()}, gamma)
+            for name, f in block.items():
+                move.slope += inner(f, steps[name].sub_(self.d[name]))
+                f.copy_(steps[name])
+            squared = sum(square(step) for step in steps.values())
+        move.squared += squared
+        for name, step in steps.items():
+            move.size += square(self.d[name].add_(step))
 
     def rises(self, loss: float, sums: _Sums, start: float) -> bool:
         return sums.size > 0 and loss + sums.size / (2 * self.rho) > start
@@ -152,6 +165,7 @@ class _Problem:
             raise StudyError(
                 f"the prox solver diverges: no step size down to {gamma:.1e} lowers the loss (rho = {self.rho})"
             )
+        self.size = 0.0
         for value in self.d.values():
             value.zero_()
         return gamma / 4
@@ -164,9 +178,7 @@ def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
         for name, f in block.items():
             if name in state:
                 sums.secant += inner(state[name], f)
-                state[name].copy_(f)
-            else:
-                state[name] = f.clone()
+            state[name] = f
 
     start, _ = problem.gradient(keep)
     loss, gamma, residuals = start, first, []
@@ -174,6 +186,7 @@ def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
         move = _Move()
         for names in problem.blocks:
             problem.move({name: state[name] for name in names}, gamma, move)
+        problem.size = move.size
         loss, sums = problem.gradient(keep)
         if problem.rises(loss, sums, start):
             gamma, residuals = problem.restart(gamma), []
@@ -208,7 +221,8 @@ def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
             steepest = max(steepest, _curvature(objective, *before))
             gamma = 1 / steepest if steepest else gamma
         before = objective, move
-        step += not hold
+        if not hold:
+            problem.size, step = move.size, step + 1
 
 
 def _curvature(objective: float, before: float, move: _Move) -> float:
@@ -228,5 +242,6 @@ def square(a: torch.Tensor) -> float:
 
 
 def inner(a: torch.Tensor, b: torch.Tensor) -> float:
-    """``<a, b>``, summed pairwise: a plain running sum of a million float32 products errs in the fourth digit."""
-    return float((a * b).sum())
+    """``<a, b>``, in pieces: one running sum of a million float32 products would err in the fourth digit."""
+    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE))
+    return sum(float(torch.dot(x, y)) for x, y in pieces)
