@@ -163,11 +163,9 @@ def _data(arguments) -> int:
 
     manifest.fetch()
     manifest.verify()
-    from transformers.utils import logging  # after the check: it takes torch seconds to import
-
-    from mpstudy import models
-
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # in a log each step of a bar would be a line
+        os.environ.setdefault("TQDM_DISABLE", "1")  # in a log each step of a bar would be a line
+    from mpstudy import models  # after the check: it takes torch seconds to import
+
     print(f"model: {os.path.relpath(models.build_bundled())}")
     return 0
