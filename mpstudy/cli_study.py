@@ -123,6 +123,7 @@ def _run(arguments) -> int:
     if spec.name in [planned.name for planned in profile.runs]:
         raise StudyError(f"{spec.name!r} is a run of the profile {profile.name} itself; choose another --name")
     run_profile(replace(profile, runs=(spec,), reference_seconds=0.0), arguments.reports.resolve())
+    print(f"report: {os.path.relpath(arguments.reports / profile.name / 'index.html')}")
     return 0
 
 
