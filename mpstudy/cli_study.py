@@ -132,6 +132,7 @@ def _run(arguments) -> int:
     if spec.name in [planned.name for planned in profile.runs]:
         raise StudyError(f"{spec.name!r} is a run of the profile {profile.name} itself; choose another --name")
     run_profile(replace(profile, runs=(spec,), reference_seconds=0.0), arguments.reports.resolve())
+    print(f"report: {os.path.relpath(arguments.reports / profile.name / 'index.html')}")
     return 0
 
 
@@ -179,11 +180,9 @@ def _data(arguments) -> int:
 
     manifest.fetch()
     manifest.verify()
-    from transformers.utils import logging  # after the check: it takes torch seconds to import
-
-    from mpstudy import models
-
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # in a log each step of a bar would be a line
+        os.environ.setdefault("TQDM_DISABLE", "1")  # in a log each step of a bar would be a line
+    from mpstudy import models  # after the check: it takes torch seconds to import
+
     print(f"model: {os.path.relpath(models.build_bundled())}")
     return 0

@@ -17,6 +17,7 @@ A profile is a flat YAML file in ``notebooks/profiles``::
         needs: []             # names of runs whose results it reads
         parameters: {seeds: [0, 1, 2]}
         verify: {seeds: [0]}  # what `verify` changes to stay cheap; leave out what it cannot afford
+        verify_minutes: 7     # what is then left of the minutes
 """
 
 import ast
@@ -40,8 +41,9 @@ _PROFILE = {
     "runs": list,
     "tolerances": dict,
 }
-_RUN = {"name": str, "notebook": str, "minutes": float, "needs": list, "parameters": dict, "verify": dict}
-_OPTIONAL = {"tolerances", "needs", "parameters", "verify"}
+_RUN = {"name": str, "notebook": str, "minutes": float, "needs": list, "parameters": dict}
+_RUN |= {"verify": dict, "verify_minutes": float}
+_OPTIONAL = {"tolerances", "needs", "parameters", "verify", "verify_minutes"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Spec:
     minutes: float = 0.0
     needs: tuple[str, ...] = ()
     verify: dict | None = None
+    verify_minutes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,8 @@ def _spec(entry: dict, notebooks: Path, before: list[Spec]) -> Spec:
     parameters = merge_parameters(notebook, entry.get("parameters", {}))
     if "verify" in entry:
         merge_parameters(notebook, parameters | entry["verify"])
-    return Spec(name, notebook, parameters, entry["minutes"], tuple(entry.get("needs", [])), entry.get("verify"))
+    minutes = {"minutes": entry["minutes"], "verify_minutes": entry.get("verify_minutes", entry["minutes"])}
+    return Spec(name, notebook, parameters, needs=tuple(entry.get("needs", [])), verify=entry.get("verify"), **minutes)
 
 
 def check_name(name: str) -> str:
@@ -235,7 +239,11 @@ def _reseeded(spec: Spec, seeds: list[int]) -> Spec:
 def for_verify(profile: Profile) -> Profile:
     """The runs that can be verified, with their reduced parameters; StudyError if there is none."""
     runs = tuple(
-        replace(spec, parameters=merge_parameters(spec.notebook, spec.parameters | spec.verify))
+        replace(
+            spec,
+            parameters=merge_parameters(spec.notebook, spec.parameters | spec.verify),
+            minutes=spec.verify_minutes,
+        )
         for spec in profile.runs
         if spec.verify is not None
     )

@@ -47,7 +47,9 @@ def reproduce(
         profile = with_seeds(profile, seeds)
     if only is not None:
         profile = _with_needs(profile, only)
-    return run_profile(profile, Path(reports).resolve(), jobs=jobs, again=again)
+    executed = run_profile(profile, Path(reports).resolve(), jobs=jobs, again=again)
+    print(f"report: {os.path.relpath(Path(reports) / profile.name / 'index.html')}")
+    return executed
 
 
 def run_profile(
@@ -80,8 +82,7 @@ def run_profile(
                 f"{profile.name}: nothing to do, all {len(profile.runs)} runs are finished and unchanged "
                 f"(`--again` executes them anew)"
             )
-        page = report.write_pages(home, profile.description)
-        print(f"report: {os.path.relpath(page)}")
+        report.write_pages(home, profile.description)
     return [spec.name for spec in due]
 
 

@@ -7,6 +7,7 @@ from mpstudy.errors import StudyError
 from mpstudy.fingerprint import fingerprint, library_files
 from mpstudy.profiles import (
     Spec,
+    for_verify,
     load_profile,
     merge_parameters,
     notebook_parameters,
@@ -161,3 +162,11 @@ def test_a_fingerprint_changes_with_what_matters_and_only_with_that(tmp_path, li
 def test_the_runner_itself_is_in_no_fingerprint(study):
     names = {file.name for file in library_files(study.notebooks / "write.ipynb")}
     assert names == {"record.py", "errors.py", "paths.py"}
+
+
+def test_what_is_verified_has_minutes_of_its_own():
+    profile = load_profile("laptop")
+    reduced = for_verify(profile)
+    stated = {spec.name: spec.verify_minutes for spec in profile.runs}
+    assert {spec.name: spec.minutes for spec in reduced.runs} == {spec.name: stated[spec.name] for spec in reduced.runs}
+    assert sum(spec.minutes for spec in reduced.runs) < sum(spec.minutes for spec in profile.runs) / 4
