@@ -1,12 +1,13 @@
 """The Moreau envelope of a loss: ``L^rho(w) = min_d L(w + d) + ||d||^2 / (2 rho) + eta * sum_g ||d_g||_2``.
 
 With minimiser d* its gradient is ``-d* / rho`` (arXiv 2406.07017). The solvers know nothing about models: vectors are
-dictionaries of tensors, the loss is a function that hands its gradient on block by block, the groups are a shrinkage
-operator. Both are proximal gradient, ``d <- GST_{gamma eta}(d - gamma F)`` with ``F = grad L(w + d) + d / rho``, and
-differ in the step gamma and in memory:
+dictionaries of tensors, the loss is a function that hands its gradient on block by block, the groups are an object that
+sums over them. Both are proximal gradient, ``d <- GST_{gamma eta}(d - gamma F)`` with ``F = grad L(w + d) + d / rho``,
+and differ in the step gamma and in memory:
 
-* ``spectral`` takes the step of Barzilai and Borwein (1988), the inverse curvature along the last step, so that no
-  Lipschitz constant has to be guessed. It holds d and one more vector, F or the last step s in turns.
+* ``spectral`` takes the steps of Barzilai and Borwein (1988), the inverse curvature along the last step, the short one
+  of the two where they differ by half (Zhou, Gao and Dai 2006), so that no Lipschitz constant has to be guessed. It
+  holds d and one more vector, F or the last step s in turns.
 * ``plain`` holds d alone and moves each block as soon as its gradient is there. Its step is the inverse of the largest
   curvature seen, estimated from values of the loss.
 """
@@ -14,6 +15,7 @@ differ in the step gamma and in memory:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -22,7 +24,7 @@ from .errors import StudyError, check_choice
 Vector = dict[str, torch.Tensor]
 SOLVERS = ("spectral", "plain")
 MAX_RESTARTS = 12
-PIECE = 1 << 16
+PIECE = 1 << 17
 ROUNDING = 3e-6  # relative error of a loss in fp32, with room
 
 
@@ -39,40 +41,17 @@ class ProxResult:
     loss_start: float  # L(w), nats
     loss_prox: float  # L(w + d), nats
     residuals: tuple[float, ...]  # after each step
+    lowest_curvature: float | None  # of L along the steps; below -1/rho the inner problem is not convex
 
     def report(self) -> dict:
         """What every score of the envelope carries with it."""
-        names = ("residual", "converged", "gradients", "loss_start", "loss_prox")
+        names = ("residual", "converged", "gradients", "loss_start", "loss_prox", "lowest_curvature")
         traced = {"steps": len(self.residuals), "residuals": list(self.residuals)}
         return {name: getattr(self, name) for name in names} | traced
 
 
-@dataclass
-class _Sums:
-    """Inner products gathered over the blocks of one evaluation."""
-
-    difference: float = 0.0  # ||d - GST_{rho eta}(d - rho F)||^2, zero at the minimiser
-    size: float = 0.0  # ||d||^2
-    slope: float = 0.0  # <F, F>
-    secant: float = 0.0  # <s, F>
-
-    def residual(self) -> float:
-        if self.size == 0:
-            return 0.0 if self.difference == 0 else math.inf
-        return (self.difference / self.size) ** 0.5
-
-
-@dataclass
-class _Move:
-    """What is known of a step s from d: its size and the slope along it."""
-
-    squared: float = 0.0  # <s, s>
-    size: float = 0.0  # ||d + s||^2
-    slope: float = 0.0  # <F, s> at its start
-
-
 def prox_point(
-    evaluate: Callable, d: Vector, *, rho, max_steps, tol, step_size=None, shrink=None, solver="spectral"
+    evaluate: Callable, d: Vector, *, rho, max_steps, tol, step_size=None, eta=0.0, groups=None, solver="spectral"
 ) -> ProxResult:
     """Minimise the envelope's inner problem from d = 0.
 
@@ -84,7 +63,7 @@ def prox_point(
     rho: radius of the envelope, > 0 (units: weight squared per nat).
     max_steps: at most so many proximal steps. tol: stop at this relative prox residual.
     step_size: first step; the default rho / 10 moves a tenth of the way that the plain gradient would.
-    shrink: ``(block, t) -> GST_{t * eta}(block)`` for the group-sparse envelope; ``None`` for eta = 0.
+    eta, groups: threshold (nats per weight) and groups of the group-sparse envelope, see :class:`Whole`.
     solver: ``spectral`` or ``plain``.
 
     Raises
@@ -92,9 +71,49 @@ def prox_point(
     StudyError: a loss or gradient that is not finite, or no step size that keeps the objective below L(w).
     """
     check_choice("solver", solver, SOLVERS)
-    problem = _Problem(evaluate, d, rho, shrink)
+    problem = _Problem(evaluate, d, rho, eta, groups if eta else Whole())
     solve = _spectral if solver == "spectral" else _plain
     return solve(problem, max_steps, tol, step_size or rho / 10)
+
+
+class Whole:
+    """A block as one group, for eta = 0. Other groups (:mod:`mpstudy.groups`) have the same two methods."""
+
+    def sums(self, d: Vector, f: Vector) -> torch.Tensor:
+        """``<d_g, f_g>`` and ``<f_g, f_g>`` of every group g of a block, float64 (2, groups)."""
+        dots = [(x.dot(y), y.dot(y)) for name in d for x, y in pieces(d[name], f[name])]
+        return torch.stack([torch.stack(column).double().sum() for column in zip(*dots)])[:, None]
+
+    def spread(self, factors: torch.Tensor, block: Vector) -> Vector:
+        """One factor a group, shaped to multiply the tensors of ``block``."""
+        return dict.fromkeys(block, float(factors))
+
+
+@dataclass
+class _Sums:
+    """Inner products over the blocks of one evaluation, and over the step that is taken from it."""
+
+    difference: float = 0.0  # ||d - GST_{rho eta}(d - rho F)||^2, zero at the minimiser
+    size: float = 0.0  # ||d||^2
+    steep: float = 0.0  # <F, F>
+    secant: float = 0.0  # <previous step, F>
+    squared: float = 0.0  # <s, s> of the step s from d
+    slope: float = 0.0  # <F, s>
+
+    def residual(self) -> float:
+        if self.size == 0:
+            return 0.0 if self.difference == 0 else math.inf
+        return (self.difference / self.size) ** 0.5
+
+
+@dataclass
+class _Block:
+    """One block at one point: F and, per group, ``<d, d>``, ``<d, F>`` and ``<F, F>``, from which all else follows."""
+
+    f: Vector
+    dd: torch.Tensor
+    df: torch.Tensor
+    ff: torch.Tensor
 
 
 @dataclass
@@ -102,58 +121,59 @@ class _Problem:
     evaluate: Callable
     d: Vector
     rho: float
-    shrink: Callable | None
-    size: float = 0.0  # ||d||^2
+    eta: float
+    groups: object
     gradients: int = 0
     restarts: int = 0
-    blocks: list[tuple[str, ...]] = field(default_factory=list)
+    lowest_curvature: float = math.inf
+    dd: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)  # <d_g, d_g>, carried from step to step
 
     def gradient(self, consume) -> tuple[float, _Sums]:
-        """The loss at d and the sums over the blocks; ``consume(block)`` receives F block by block."""
-        sums, blocks = _Sums(), []
-
-        def gather(block: Vector) -> None:
-            self._gather(block, sums)
-            blocks.append(tuple(block))
-            consume(block, sums)
-
-        loss = self.evaluate(self.d, gather)
+        """The loss at d and the sums over the blocks; ``consume(block, sums)`` receives F block by block."""
+        sums = _Sums()
+        loss = self.evaluate(self.d, lambda gradient: consume(self._gather(gradient, sums), sums))
         if not math.isfinite(loss):
             raise StudyError(f"the loss is {loss} at step {self.gradients} of the prox solver")
-        self.gradients, self.blocks = self.gradients + 1, blocks
+        self.gradients += 1
         return loss, sums
 
-    def _gather(self, block: Vector, sums: _Sums) -> None:
-        """Turn the gradient into F in place and add the block to the sums."""
-        slope = 0.0
-        for name, f in block.items():
-            own = square(f.add_(self.d[name], alpha=1 / self.rho))
-            if not math.isfinite(own):
-                raise StudyError(f"the gradient of {name} is not finite at step {self.gradients} of the prox solver")
-            slope += own
-        sums.slope += slope
-        sums.size = self.size
-        if self.shrink is None:
-            sums.difference += self.rho**2 * slope
-        else:
-            trial = self.shrink({n: torch.add(self.d[n], f, alpha=-self.rho) for n, f in block.items()}, self.rho)
-            sums.difference += sum(square(trial[name].sub_(self.d[name])) for name in block)
+    def _gather(self, gradient: Vector, sums: _Sums) -> _Block:
+        d = {name: self.d[name] for name in gradient}
+        for name, f in gradient.items():
+            f.add_(d[name], alpha=1 / self.rho)
+        df, ff = self.groups.sums(d, gradient)
+        block = _Block(gradient, self.dd.get(tuple(gradient), torch.zeros_like(ff)), df, ff)
+        if not torch.isfinite(block.ff).all():
+            name = next((n for n, f in gradient.items() if not torch.isfinite(f).all()), next(iter(gradient)))
+            raise StudyError(f"the gradient of {name} is not finite at step {self.gradients} of the prox solver")
+        sums.size += float(block.dd.sum())
+        sums.steep += float(block.ff.sum())
+        sums.difference += float(self._step(block, self.rho)[2].sum())
+        return block
 
-    def move(self, block: Vector, gamma: float, move: _Move) -> None:
-        """``d <- GST_{gamma eta}(d - gamma F)`` in one block; F is overwritten by the step s."""
-        if self.shrink is None:
-            steps = {name: f.mul_(-gamma) for name, f in block.items()}
-            squared = sum(square(step) for step in steps.values())
-            move.slope -= squared / gamma
-        else:
-            steps = self.shrink({n: torch.add(self.d[n], f, alpha=-gamma) for n, f in block.items()}, gamma)
-            for name, f in block.items():
-                move.slope += inner(f, steps[name].sub_(self.d[name]))
-                f.copy_(steps[name])
-            squared = sum(square(step) for step in steps.values())
-        move.squared += squared
-        for name, step in steps.items():
-            move.size += square(self.d[name].add_(step))
+    def _step(self, block: _Block, gamma: float):
+        """Per group: the factor that ``GST_{gamma eta}`` puts on ``d - gamma F``, its norm before, and ``<s, s>`` and
+        ``<F, s>`` of the step s.
+        """
+        dd, df, ff = block.dd, block.df, block.ff
+        norm = (dd - 2 * gamma * df + gamma**2 * ff).clamp_min(0).sqrt()
+        keep = (1 - gamma * self.eta / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_min(0)
+        cut = 1 - keep
+        squared = cut**2 * dd + 2 * cut * keep * gamma * df + (keep * gamma) ** 2 * ff
+        return keep, norm, squared.clamp_min(0), -cut * df - keep * gamma * ff
+
+    def move(self, block: _Block, gamma: float, sums: _Sums) -> None:
+        """``d <- GST_{gamma eta}(d - gamma F)`` in one block; F is overwritten by the step."""
+        keep, norm, squared, slope = self._step(block, gamma)
+        self.dd[tuple(block.f)] = (keep * norm) ** 2
+        sums.squared += float(squared.sum())
+        sums.slope += float(slope.sum())
+        scale, cut = self.groups.spread(-gamma * keep, block.f), self.groups.spread(keep - 1, block.f)
+        for name, f in block.f.items():
+            f.mul_(scale[name])
+            if self.eta:
+                f.addcmul_(self.d[name], cut[name])
+            self.d[name].add_(f)
 
     def rises(self, loss: float, sums: _Sums, start: float) -> bool:
         return sums.size > 0 and loss + sums.size / (2 * self.rho) > start
@@ -165,39 +185,54 @@ class _Problem:
             raise StudyError(
                 f"the prox solver diverges: no step size down to {gamma:.1e} lowers the loss (rho = {self.rho})"
             )
-        self.size = 0.0
+        self.dd.clear()
         for value in self.d.values():
             value.zero_()
         return gamma / 4
 
 
 def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
-    state = {}  # s while F is gathered, F afterwards
+    state = {name: torch.zeros_like(value) for name, value in problem.d.items()}  # the last step, then F, in turns
+    blocks = []
 
-    def keep(block: Vector, sums: _Sums) -> None:
-        for name, f in block.items():
-            if name in state:
-                sums.secant += inner(state[name], f)
-            state[name] = f
+    def keep(block: _Block, sums: _Sums) -> None:
+        for name, f in block.f.items():
+            sums.secant += swap(state[name], f)
+        block.f = {name: state[name] for name in block.f}
+        blocks.append(block)
 
-    start, _ = problem.gradient(keep)
+    start, sums = problem.gradient(keep)
     loss, gamma, residuals = start, first, []
     while len(residuals) < max_steps:
-        move = _Move()
-        for names in problem.blocks:
-            problem.move({name: state[name] for name in names}, gamma, move)
-        problem.size = move.size
+        for block in blocks:
+            problem.move(block, gamma, sums)
+        blocks.clear()
+        step = sums
         loss, sums = problem.gradient(keep)
         if problem.rises(loss, sums, start):
             gamma, residuals = problem.restart(gamma), []
-            problem.gradient(keep)
+            blocks.clear()
+            _, sums = problem.gradient(keep)
             continue
         residuals.append(sums.residual())
         if residuals[-1] <= tol:
             break
-        curvature = (sums.secant - move.slope) / move.squared if move.squared else 0.0
-        gamma = 1 / curvature if curvature > 0 else gamma
+        gamma = _spectral_step(gamma, step, sums, problem)
     return _result(problem, residuals, tol, start, loss)
+
+
+def _spectral_step(gamma: float, before: _Sums, after: _Sums, problem: _Problem) -> float:
+    """The next step from the last one, s, and the change y of F; the last again where the loss bends down along it."""
+    ss, sy = before.squared, after.secant - before.slope
+    if not ss:
+        return gamma
+    problem.lowest_curvature = min(problem.lowest_curvature, sy / ss - 1 / problem.rho)
+    if sy <= 0:
+        return gamma
+    if problem.eta:  # s is not along F, so <y, y> is not known
+        return ss / sy
+    yy = after.steep + before.steep + 2 * after.secant / gamma
+    return sy / yy if sy * sy < ss * yy / 2 else ss / sy
 
 
 def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
@@ -205,8 +240,8 @@ def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
     while True:
         # the last step, and one whose forerunner was good enough, are measured without moving on
         hold = step == max_steps or bool(residuals and residuals[-1] <= tol)
-        move = _Move()
-        loss, sums = problem.gradient(lambda block, _: None if hold else problem.move(block, gamma, move))  # noqa: B023
+        consume = (lambda block, sums: None) if hold else partial(_move_on, problem, gamma)
+        loss, sums = problem.gradient(consume)
         if step == 0:
             start = loss
         elif problem.rises(loss, sums, start):
@@ -220,28 +255,38 @@ def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
         if before is not None:
             steepest = max(steepest, _curvature(objective, *before))
             gamma = 1 / steepest if steepest else gamma
-        before = objective, move
+        before = objective, sums
         if not hold:
-            problem.size, step = move.size, step + 1
+            step += 1
 
 
-def _curvature(objective: float, before: float, move: _Move) -> float:
+def _move_on(problem: _Problem, gamma: float, block: _Block, sums: _Sums) -> None:
+    problem.move(block, gamma, sums)
+
+
+def _curvature(objective: float, before: float, step: _Sums) -> float:
     """The curvature along the last step by values of the objective; 0 where they do not tell it from rounding."""
-    bend = objective - before - move.slope
-    return 2 * bend / move.squared if move.squared and bend > ROUNDING * abs(objective) else 0.0
+    bend = objective - before - step.slope
+    return 2 * bend / step.squared if step.squared and bend > ROUNDING * abs(objective) else 0.0
 
 
 def _result(problem, residuals, tol, start, loss) -> ProxResult:
     last = residuals[-1] if residuals else math.inf
-    return ProxResult(problem.d, last, last <= tol, problem.gradients, start, loss, tuple(residuals))
+    lowest = problem.lowest_curvature if math.isfinite(problem.lowest_curvature) else None
+    return ProxResult(problem.d, last, last <= tol, problem.gradients, start, loss, tuple(residuals), lowest)
 
 
-def square(a: torch.Tensor) -> float:
-    """``||a||^2``."""
-    return inner(a, a)
+def swap(old: torch.Tensor, new: torch.Tensor) -> float:
+    """``<old, new>``; ``old`` is then overwritten by ``new``."""
+    dots = []
+    for x, y in pieces(old, new):
+        dots.append(x.dot(y))
+        x.copy_(y)
+    return float(torch.stack(dots).double().sum())
 
 
-def inner(a: torch.Tensor, b: torch.Tensor) -> float:
-    """``<a, b>``, in pieces: one running sum of a million float32 products would err in the fourth digit."""
-    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE))
-    return sum(float(torch.dot(x, y)) for x, y in pieces)
+def pieces(*tensors: torch.Tensor):
+    """Flat pieces of equally large tensors. Running sums of float32 products stay short enough to be exact to six
+    digits, and what is done to a piece finds it in the processor's cache.
+    """
+    return zip(*(tensor.flatten().split(PIECE) for tensor in tensors))

@@ -4,15 +4,37 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 
 from .errors import StudyError
 
 
 def causal_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     """Mean next-token cross-entropy in nats, computed and averaged in fp32. ``tokens``: int64 (batch, length)."""
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()
-    return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    logits = model(input_ids=tokens, use_cache=False).logits.float()
+    return _CrossEntropy.apply(logits, tokens[:, 1:])
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of ``logits[:, :-1]`` for ``targets``. Its gradient takes the place of the logits, of which
+    torch's own holds four copies, as much as several layers.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, targets):
+        normalisers = torch.stack([row.logsumexp(dim=-1) for row in logits])
+        ctx.save_for_backward(logits, normalisers, targets)
+        chosen = logits[:, :-1].gather(-1, targets[..., None]).squeeze(-1)
+        return (normalisers[:, :-1] - chosen).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        logits, normalisers, targets = ctx.saved_tensors
+        logits.sub_(normalisers[..., None]).exp_()
+        logits[:, :-1].scatter_add_(-1, targets[..., None], logits.new_full((*targets.shape, 1), -1.0))
+        logits[:, -1] = 0
+        return logits.mul_(gradient / targets.numel()), None
 
 
 @contextmanager

@@ -94,13 +94,14 @@ def draw_noise(weights: dict, sigma: float, noise: str, *, seed: tuple[int, int]
 
 
 @torch.no_grad()
-def draw_one(weight: torch.Tensor, sigma: float, noise: str, *, seed: tuple[int, int, int]) -> torch.Tensor:
+def draw_one(weight: torch.Tensor, sigma: float, noise: str, *, seed: tuple[int, int, int], out=None) -> torch.Tensor:
     """Gaussian noise for one tensor: standard deviation ``sigma * |w|`` (``relative``) or ``sigma`` (``isotropic``).
 
     ``seed`` is (seed, step, index of the tensor); no global random state is touched, and the draw does not depend on
-    the device.
+    the device. ``out``: a float32 tensor on the CPU to draw into.
     """
     mixed = hashlib.sha256(repr(seed).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(mixed[:8], "little") >> 1)
-    normal = torch.randn(weight.shape, generator=generator).mul_(sigma).to(weight.device)
-    return normal.mul_(weight.float().abs()) if noise == "relative" else normal
+    out = torch.empty(weight.shape, dtype=torch.float32) if out is None else out
+    normal = out.normal_(0, sigma, generator=generator).to(weight.device)
+    return normal.mul_(weight) if noise == "relative" else normal

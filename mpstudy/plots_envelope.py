@@ -16,10 +16,10 @@ def convergence(traces: pd.DataFrame, tolerance: float, note: str):
     radii = sorted(set(traces["rho"]))
     figure, axes = plt.subplots(1, len(radii), figsize=(FULL, 2.5), layout="constrained", sharey=True, squeeze=False)
     for axis, rho in zip(axes[0], radii):
-        for (solver, seed), part in traces[traces["rho"] == rho].groupby(["solver", "seed"], sort=False):
+        for (solver, _), part in traces[traces["rho"] == rho].groupby(["solver", "seed"], sort=False):
             look = {"color": _SOLVERS[solver], "linestyle": "-" if solver == "spectral" else "--", "linewidth": 1}
-            first = seed == traces["seed"].min()
-            axis.plot(part["gradients"], part["residual"], label=solver if first else None, **look)
+            known = axis.get_legend_handles_labels()[1]
+            axis.plot(part["gradients"], part["residual"], label=None if solver in known else solver, **look)
         axis.axhline(tolerance, color="0.5", linestyle=":", linewidth=1)
         axis.set(yscale="log", xlabel="gradients of the calibration loss", title=f"ρ = {rho:g}")
     axes[0][0].set_ylabel("relative prox residual")

@@ -52,7 +52,7 @@ class ShiftedLoss:
         self._sizes = {unit_set.key: len(unit_set.slices) for unit_set in units}
         self._index = {name: index for index, name in enumerate(units.names)}
         self._names = {id(parameter): name for name, parameter in units.parameters(model).items()}
-        self._buffers: dict[torch.device, torch.Tensor] = {}
+        self._buffers: dict[tuple, torch.Tensor] = {}
         self._sums: Block = {}
 
     def zeros(self) -> Block:
@@ -115,25 +115,29 @@ class _Point(TorchFunctionMode):
             x, weight, bias = (*args, *(kwargs or {}).values(), None)[:3]
             if id(weight) in self.loss._names:
                 names = self.loss._names[id(weight)], self.loss._names.get(id(bias))
-                return _ShiftedLinear.apply(x, self.anchor, weight.detach(), bias, names, self)
+                return _ShiftedLinear.apply(x, self.anchor, weight.detach(), bias, names, _product(x), self)
         return func(*args, **(kwargs or {}))
 
-    def shift(self, name: str, like: torch.Tensor) -> torch.Tensor:
-        """``d + u`` of a parameter on its device."""
-        shift = None if self.d is None else self.d[name].to(like.device)
-        if (draw := self.draw) is not None:
-            u = draw_one(like, draw.sigma, draw.kind, seed=(*draw.seed, self.loss._index[name]))
-            shift = u.mul_(draw.sign) if shift is None else torch.add(shift, u, alpha=draw.sign)
-        return shift
+    def shift(self, name: str, like: torch.Tensor) -> torch.Tensor | None:
+        """``d + u`` of a parameter on its device; where there is noise, in a buffer that the next call overwrites."""
+        d = None if self.d is None else self.d[name].to(like.device)
+        if (draw := self.draw) is None:
+            return d
+        seed, room = (*draw.seed, self.loss._index[name]), self._buffer(like, torch.float32, "cpu")
+        u = draw_one(like, draw.sigma, draw.kind, seed=seed, out=room).mul_(draw.sign)
+        return u if d is None else u.add_(d)
 
     def shifted(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """``w + d + u``, in a buffer that the next call overwrites."""
         if (shift := self.shift(name, weight)) is None:
             return weight
-        buffers, size = self.loss._buffers, weight.numel()
-        if weight.device not in buffers or buffers[weight.device].numel() < size:
-            buffers[weight.device] = torch.empty(size, dtype=weight.dtype, device=weight.device)
-        return torch.add(weight, shift, out=buffers[weight.device][:size].view(weight.shape))
+        return torch.add(weight, shift, out=self._buffer(weight, weight.dtype, weight.device))
+
+    def _buffer(self, like: torch.Tensor, dtype, device) -> torch.Tensor:
+        buffers, key = self.loss._buffers, (dtype, torch.device(device))
+        if key not in buffers or buffers[key].numel() < like.numel():
+            buffers[key] = torch.empty(like.numel(), dtype=dtype, device=device)
+        return buffers[key][: like.numel()].view(like.shape)
 
     def collect(self, name: str, gradient: torch.Tensor) -> None:
         """Hand a block on when all its gradients are there."""
@@ -152,9 +156,10 @@ class _ShiftedLinear(torch.autograd.Function):
     """``x (w + d + u)^T + b``; the gradients of w and b go to the point, not to the graph."""
 
     @staticmethod
-    def forward(ctx, x, anchor, weight, bias, names, point):
-        ctx.save_for_backward(x)
-        ctx.weight, ctx.names, ctx.point = weight, names, point
+    def forward(ctx, x, anchor, weight, bias, names, product, point):
+        if product is None:
+            ctx.save_for_backward(x)
+        ctx.weight, ctx.names, ctx.product, ctx.point = weight, names, product, point
         if names[1] is not None:
             bias = point.shifted(names[1], bias.detach()).clone()
         if _is_half(weight) and (shift := point.shift(names[0], weight)) is not None:  # w + d would lose most of d
@@ -163,7 +168,8 @@ class _ShiftedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        (x,), weight, (name, bias_name), point = ctx.saved_tensors, ctx.weight, ctx.names, ctx.point
+        weight, (name, bias_name), product, point = ctx.weight, ctx.names, ctx.product, ctx.point
+        x = ctx.saved_tensors[0] if product is None else product._saved_self * product._saved_other
         below = None
         if ctx.needs_input_grad[0]:
             if _is_half(weight) and (shift := point.shift(name, weight)) is not None:
@@ -174,7 +180,15 @@ class _ShiftedLinear(torch.autograd.Function):
         point.collect(name, rows.t() @ x.flatten(0, -2))
         if bias_name is not None:
             point.collect(bias_name, rows.sum(0))
-        return below, None, None, None, None, None
+        return below, *[None] * 6
+
+
+def _product(x: torch.Tensor):
+    """The node of the graph that made ``x`` of two factors which it keeps (gate and up); so x need not be kept."""
+    node = x.grad_fn
+    if node is None or node.name() != "MulBackward0" or None in (node._saved_self, node._saved_other):
+        return None
+    return node
 
 
 def _is_half(weight: torch.Tensor) -> bool:

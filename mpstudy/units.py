@@ -156,5 +156,5 @@ def reduce_to_units(unit_set: UnitSet, values: dict[str, torch.Tensor]) -> torch
 
 
 def _block_sums(value: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
-    lines = value.movedim(part.dim, 0).reshape(count, -1)
-    return lines.sum(dim=1, dtype=torch.float32)
+    blocks = value.unflatten(part.dim, (count, part.block))
+    return blocks.sum(dim=[dim for dim in range(blocks.dim()) if dim != part.dim], dtype=torch.float32)

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from mpstudy.envelope import SOLVERS, inner, prox_point, square
+from mpstudy.envelope import SOLVERS, Whole, prox_point, swap
 from mpstudy.errors import StudyError
+from mpstudy.groups import RowGroups
 
 
 def quadratic(a, offset):
@@ -88,12 +89,6 @@ def test_non_convex_function_of_one_variable_agrees_with_brute_force(w):
     assert result.d["w"].item() == pytest.approx(grid[objective.argmin()].item(), abs=2e-5)
 
 
-def grouped(d, threshold):
-    """Group soft-thresholding with the rows of ``d["w"]`` as groups."""
-    norms = d["w"].norm(dim=1, keepdim=True)
-    return {"w": (1 - threshold / norms.clamp_min(1e-300)).clamp_min(0) * d["w"]}
-
-
 def separable(curvature, offset):
     """``sum over rows g of curvature_g / 2 ||offset_g + d_g||^2``."""
 
@@ -106,16 +101,17 @@ def separable(curvature, offset):
     return evaluate
 
 
-def test_group_sparse_minimiser_of_a_separable_quadratic():
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_group_sparse_minimiser_of_a_separable_quadratic(solver):
     generator = torch.Generator().manual_seed(5)
     curvature = torch.linspace(0.2, 4, 12, dtype=torch.float64)[:, None]
     offset = torch.randn(12, 3, generator=generator, dtype=torch.float64)
     gradient, rho = curvature * offset, 0.5
     norms = gradient.norm(dim=1, keepdim=True)
     eta = norms.sort(dim=0).values[5:7].mean().item()
-    problem, shrink = separable(curvature, offset), lambda d, t: grouped(d, t * eta)
-    zeros = {"w": torch.zeros_like(offset)}
-    result = prox_point(problem, zeros, rho=rho, max_steps=2000, tol=1e-10, shrink=shrink)
+    zeros, rows = {"w": torch.zeros_like(offset)}, RowGroups(None)
+    settings = {"max_steps": 2000, "tol": 1e-7, "eta": eta, "groups": rows, "solver": solver}
+    result = prox_point(separable(curvature, offset), zeros, rho=rho, **settings)
     expected = -(1 - eta / norms).clamp_min(0) * gradient / (curvature + 1 / rho)
     torch.testing.assert_close(result.d["w"], expected, rtol=1e-6, atol=1e-9)
     zero = (result.d["w"] == 0).all(dim=1)
@@ -124,8 +120,8 @@ def test_group_sparse_minimiser_of_a_separable_quadratic():
 
 def test_threshold_above_every_gradient_leaves_exactly_nothing():
     offset, curvature = torch.ones(4, 2, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64)
-    problem, shrink = separable(curvature, offset), lambda d, t: grouped(d, 9 * t)
-    result = prox_point(problem, {"w": torch.zeros(4, 2).double()}, rho=0.5, max_steps=5, tol=0.1, shrink=shrink)
+    zeros, settings = {"w": torch.zeros(4, 2).double()}, {"eta": 9.0, "groups": RowGroups(None)}
+    result = prox_point(separable(curvature, offset), zeros, rho=0.5, max_steps=5, tol=0.1, **settings)
     assert not result.d["w"].any() and result.residual == 0 and result.converged
 
 
@@ -175,8 +171,10 @@ def test_tolerance_ends_the_solver_and_costs_one_gradient_a_step():
 
 
 def test_inner_products():
-    a = torch.full((100, 100), 0.1)
-    assert square(a) == pytest.approx(100, rel=1e-6) and inner(a, 2 * a) == pytest.approx(200, rel=1e-6)
+    a, b = torch.full((1000, 1000), 0.1), torch.full((1000, 1000), 0.3)
+    df, ff = Whole().sums({"w": a}, {"w": b})[:, 0].tolist()
+    assert df == pytest.approx(3e4, rel=1e-4) and ff == pytest.approx(9e4, rel=1e-4)
+    assert swap(a, b) == pytest.approx(3e4, rel=1e-4) and torch.equal(a, b)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

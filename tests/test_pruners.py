@@ -129,7 +129,7 @@ def test_unknown_pruner():
         pruners.score("magic", None, None, None)
 
 
-@pytest.mark.parametrize("name, setting", [("moreau", "lambda"), ("taylor", "rho"), ("moreau", "eta"), ("l1", "p")])
+@pytest.mark.parametrize("name, setting", [("moreau", "lambda"), ("taylor", "rho"), ("moreau", "std"), ("l1", "p")])
 def test_unknown_setting(name, setting):
     with pytest.raises(StudyError, match=f"unknown setting of pruner '{name}' '{setting}'; known: "):
         pruners.check_settings(name, {setting: 1.0})
