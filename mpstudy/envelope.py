@@ -7,7 +7,7 @@ and differ in the step gamma and in memory:
 
 * ``spectral`` takes the steps of Barzilai and Borwein (1988), the inverse curvature along the last step, the short one
   of the two where they differ by half (Zhou, Gao and Dai 2006), so that no Lipschitz constant has to be guessed. It
-  holds d and one more vector, F or the last step s in turns.
+  holds d and one more vector, the last F or step.
 * ``plain`` holds d alone and moves each block as soon as its gradient is there. Its step is the inverse of the largest
   curvature seen, estimated from values of the loss.
 """
@@ -77,12 +77,19 @@ def prox_point(
 
 
 class Whole:
-    """A block as one group, for eta = 0. Other groups (:mod:`mpstudy.groups`) have the same two methods."""
+    """A block as one group, for eta = 0. Other groups (:mod:`mpstudy.groups`) have the same three methods."""
+
+    def parts(self, *blocks: Vector):
+        """The blocks cut alike into parts that are worked on one after the other. The pieces here are small enough to
+        stay in a processor's cache meanwhile, and for running sums of float32 products to be exact to four digits.
+        """
+        for name in blocks[0]:
+            for pieces in zip(*(block[name].flatten().split(PIECE) for block in blocks)):
+                yield [{name: piece} for piece in pieces]
 
     def sums(self, d: Vector, f: Vector) -> torch.Tensor:
-        """``<d_g, f_g>`` and ``<f_g, f_g>`` of every group g of a block, float64 (2, groups)."""
-        dots = [(x.dot(y), y.dot(y)) for name in d for x, y in pieces(d[name], f[name])]
-        return torch.stack([torch.stack(column).double().sum() for column in zip(*dots)])[:, None]
+        """``<d_g, f_g>`` and ``<f_g, f_g>`` of every group g, float64 (2, groups), to be added up over the parts."""
+        return torch.stack([inner(d, f), inner(f, f)])[:, None]
 
     def spread(self, factors: torch.Tensor, block: Vector) -> Vector:
         """One factor a group, shaped to multiply the tensors of ``block``."""
@@ -125,11 +132,14 @@ class _Problem:
     groups: object
     gradients: int = 0
     restarts: int = 0
+    last: Vector = field(default_factory=dict)
     lowest_curvature: float = math.inf
     dd: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)  # <d_g, d_g>, carried from step to step
 
     def gradient(self, consume) -> tuple[float, _Sums]:
-        """The loss at d and the sums over the blocks; ``consume(block, sums)`` receives F block by block."""
+        """The loss at d and the sums over the blocks; ``consume(block, sums)`` receives F block by block. With
+        ``self.last``, that vector is multiplied with F and then overwritten by it.
+        """
         sums = _Sums()
         loss = self.evaluate(self.d, lambda gradient: consume(self._gather(gradient, sums), sums))
         if not math.isfinite(loss):
@@ -138,16 +148,23 @@ class _Problem:
         return loss, sums
 
     def _gather(self, gradient: Vector, sums: _Sums) -> _Block:
-        d = {name: self.d[name] for name in gradient}
-        for name, f in gradient.items():
-            f.add_(d[name], alpha=1 / self.rho)
-        df, ff = self.groups.sums(d, gradient)
-        block = _Block(gradient, self.dd.get(tuple(gradient), torch.zeros_like(ff)), df, ff)
-        if not torch.isfinite(block.ff).all():
+        blocks = [{name: vector[name] for name in gradient} for vector in (self.d, self.last) if vector]
+        totals = 0.0
+        for f, d, *last in self.groups.parts(gradient, *blocks):
+            for name, value in f.items():
+                value.add_(d[name], alpha=1 / self.rho)
+            totals = totals + self.groups.sums(d, f)
+            for old in last:
+                sums.secant = sums.secant + inner(old, f)
+                for name, value in f.items():
+                    old[name].copy_(value)
+        if not torch.isfinite(totals).all():
             name = next((n for n, f in gradient.items() if not torch.isfinite(f).all()), next(iter(gradient)))
             raise StudyError(f"the gradient of {name} is not finite at step {self.gradients} of the prox solver")
+        df, ff = totals
+        block = _Block(blocks[-1] if self.last else gradient, self.dd.get(tuple(gradient), 0 * ff), df, ff)
         sums.size += float(block.dd.sum())
-        sums.steep += float(block.ff.sum())
+        sums.steep += float(ff.sum())
         sums.difference += float(self._step(block, self.rho)[2].sum())
         return block
 
@@ -163,17 +180,18 @@ class _Problem:
         return keep, norm, squared.clamp_min(0), -cut * df - keep * gamma * ff
 
     def move(self, block: _Block, gamma: float, sums: _Sums) -> None:
-        """``d <- GST_{gamma eta}(d - gamma F)`` in one block; F is overwritten by the step."""
+        """``d <- GST_{gamma eta}(d - gamma F)`` in one block. With eta, F is overwritten by the step."""
         keep, norm, squared, slope = self._step(block, gamma)
         self.dd[tuple(block.f)] = (keep * norm) ** 2
         sums.squared += float(squared.sum())
         sums.slope += float(slope.sum())
+        if not self.eta:
+            for name, f in block.f.items():
+                self.d[name].add_(f, alpha=-gamma)
+            return
         scale, cut = self.groups.spread(-gamma * keep, block.f), self.groups.spread(keep - 1, block.f)
         for name, f in block.f.items():
-            f.mul_(scale[name])
-            if self.eta:
-                f.addcmul_(self.d[name], cut[name])
-            self.d[name].add_(f)
+            self.d[name].add_(f.mul_(scale[name]).addcmul_(self.d[name], cut[name]))
 
     def rises(self, loss: float, sums: _Sums, start: float) -> bool:
         return sums.size > 0 and loss + sums.size / (2 * self.rho) > start
@@ -192,13 +210,10 @@ class _Problem:
 
 
 def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
-    state = {name: torch.zeros_like(value) for name, value in problem.d.items()}  # the last step, then F, in turns
+    problem.last = {name: torch.zeros_like(value) for name, value in problem.d.items()}
     blocks = []
 
     def keep(block: _Block, sums: _Sums) -> None:
-        for name, f in block.f.items():
-            sums.secant += swap(state[name], f)
-        block.f = {name: state[name] for name in block.f}
         blocks.append(block)
 
     start, sums = problem.gradient(keep)
@@ -223,7 +238,8 @@ def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
 
 def _spectral_step(gamma: float, before: _Sums, after: _Sums, problem: _Problem) -> float:
     """The next step from the last one, s, and the change y of F; the last again where the loss bends down along it."""
-    ss, sy = before.squared, after.secant - before.slope
+    secant = float(after.secant) * (1 if problem.eta else -gamma)  # without eta the last F is held, not the step
+    ss, sy = before.squared, secant - before.slope
     if not ss:
         return gamma
     problem.lowest_curvature = min(problem.lowest_curvature, sy / ss - 1 / problem.rho)
@@ -231,7 +247,7 @@ def _spectral_step(gamma: float, before: _Sums, after: _Sums, problem: _Problem)
         return gamma
     if problem.eta:  # s is not along F, so <y, y> is not known
         return ss / sy
-    yy = after.steep + before.steep + 2 * after.secant / gamma
+    yy = after.steep + before.steep + 2 * secant / gamma
     return sy / yy if sy * sy < ss * yy / 2 else ss / sy
 
 
@@ -276,17 +292,6 @@ def _result(problem, residuals, tol, start, loss) -> ProxResult:
     return ProxResult(problem.d, last, last <= tol, problem.gradients, start, loss, tuple(residuals), lowest)
 
 
-def swap(old: torch.Tensor, new: torch.Tensor) -> float:
-    """``<old, new>``; ``old`` is then overwritten by ``new``."""
-    dots = []
-    for x, y in pieces(old, new):
-        dots.append(x.dot(y))
-        x.copy_(y)
-    return float(torch.stack(dots).double().sum())
-
-
-def pieces(*tensors: torch.Tensor):
-    """Flat pieces of equally large tensors. Running sums of float32 products stay short enough to be exact to six
-    digits, and what is done to a piece finds it in the processor's cache.
-    """
-    return zip(*(tensor.flatten().split(PIECE) for tensor in tensors))
+def inner(a: Vector, b: Vector) -> torch.Tensor:
+    """``<a, b>`` of a part, float64."""
+    return sum(a[name].flatten().dot(b[name].flatten()).double() for name in a)

@@ -13,6 +13,10 @@ Block = dict[str, torch.Tensor]
 class UnitGroups:
     """The coupled slices of a unit are one group: rows of q, k, v, gate and up, columns of o and down."""
 
+    def parts(self, *blocks: Block):
+        """A unit set is not cut: its units have slices in every tensor."""
+        yield blocks
+
     def __init__(self, units: Units):
         self._sets = {frozenset(part.name for part in unit_set.slices): unit_set for unit_set in units}
 
@@ -34,6 +38,10 @@ class UnitGroups:
 class RowGroups:
     """Every row of every tensor is a group; a bias is one row."""
 
+    def parts(self, *blocks: Block):
+        """A unit set is not cut."""
+        yield blocks
+
     def __init__(self, units: Units):
         del units
 
@@ -44,9 +52,7 @@ class RowGroups:
     def spread(self, factors: torch.Tensor, block: Block) -> Block:
         """One factor a row, shaped to multiply each tensor of ``block``."""
         rows = factors.split([value.numel() // value.shape[-1] for value in block.values()])
-        return {
-            name: part.to(value).view(*value.shape[:-1], 1) for (name, value), part in zip(block.items(), rows)
-        }
+        return {name: part.to(value).view(*value.shape[:-1], 1) for (name, value), part in zip(block.items(), rows)}
 
 
 def _rows(*tensors: torch.Tensor):

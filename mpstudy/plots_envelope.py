@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from .plots import COLUMN, CORPORA, FULL, points, stamp
+from .plots import CORPORA, FULL, points, stamp
 from .stats import summarise
 
 _SOLVERS = dict(zip(("spectral", "plain"), sns.color_palette("colorblind")))
@@ -28,19 +28,25 @@ def convergence(traces: pd.DataFrame, tolerance: float, note: str):
     return figure
 
 
-def lipschitz(frame: pd.DataFrame, bound: float, note: str):
-    """``ratio`` by ``move`` of the weights, pruners side by side, with 1/rho as a line."""
+def lipschitz(frame: pd.DataFrame, note: str):
+    """``ratio`` by ``move`` of the weights, pruners side by side, a panel a ``quantity``, the mean ``bound`` a line."""
     order = list(dict.fromkeys(frame["move"]))
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.4), layout="constrained")
-    for offset, pruner in zip((-0.08, 0.08), dict.fromkeys(frame["pruner"])):
-        rows = summarise(frame[frame["pruner"] == pruner], ["move"], "ratio")
-        points(axis, np.array([order.index(name) for name in rows["move"]]) + offset, rows, pruner, line=False)
-    axis.axhline(bound, color="0.5", linestyle=":", linewidth=1)
-    axis.annotate("1/ρ", (0.99, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6.5)
-    axis.set(yscale="log", ylabel="change of gradient /\nchange of weights", xlabel="how the weights move")
-    axis.set_xticks(range(len(order)), order)
-    axis.set_xlim(-0.5, len(order) - 0.5)
-    axis.legend(loc="center left")
+    figure, axes = plt.subplots(1, 2, figsize=(FULL, 2.5), layout="constrained")
+    labels = {
+        "gradient": "‖change of gradient‖₂ /\n‖change of weights‖₂",
+        "scores": "‖change of scores‖₁ /\n‖change of weights‖₂",
+    }
+    for axis, (quantity, label) in zip(axes, labels.items()):
+        part = frame[frame["quantity"] == quantity]
+        for offset, pruner in zip((-0.08, 0.08), dict.fromkeys(part["pruner"])):
+            rows = summarise(part[part["pruner"] == pruner], ["move"], "ratio")
+            points(axis, np.array([order.index(name) for name in rows["move"]]) + offset, rows, pruner, line=False)
+        bound = part.loc[part["pruner"] == "moreau", "bound"].mean()
+        axis.axhline(bound, color="0.5", linestyle=":", linewidth=1)
+        axis.annotate("bound", (0.99, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6.5)
+        axis.set(yscale="log", ylabel=label, xlabel="how the weights move", xlim=(-0.5, len(order) - 0.5))
+        axis.set_xticks(range(len(order)), order)
+    axes[0].legend(loc="center left")
     stamp(figure, note)
     return figure
 
