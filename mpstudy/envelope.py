@@ -24,6 +24,7 @@ from .errors import StudyError, check_choice
 Vector = dict[str, torch.Tensor]
 SOLVERS = ("spectral", "plain")
 MAX_RESTARTS = 12
+STRIDE = 2  # growth of the step where the objective bends down
 PIECE = 1 << 17
 ROUNDING = 3e-6  # relative error of a loss in fp32, with room
 
@@ -63,7 +64,7 @@ def prox_point(
     rho: radius of the envelope, > 0 (units: weight squared per nat).
     max_steps: at most so many proximal steps. tol: stop at this relative prox residual.
     step_size: first step; the default rho / 10 moves a tenth of the way that the plain gradient would.
-    eta, groups: threshold (nats per weight) and groups of the group-sparse envelope, see :class:`Whole`.
+    eta, groups: threshold (nats per weight) and groups of the group-sparse envelope, see :mod:`mpstudy.groups`.
     solver: ``spectral`` or ``plain``.
 
     Raises
@@ -77,7 +78,7 @@ def prox_point(
 
 
 class Whole:
-    """A block as one group, for eta = 0. Other groups (:mod:`mpstudy.groups`) have the same three methods."""
+    """A block as one group, for eta = 0. Other groups are in :mod:`mpstudy.groups`."""
 
     def parts(self, *blocks: Vector):
         """The blocks cut alike into parts that are worked on one after the other. The pieces here are small enough to
@@ -90,10 +91,6 @@ class Whole:
     def sums(self, d: Vector, f: Vector) -> torch.Tensor:
         """``<d_g, f_g>`` and ``<f_g, f_g>`` of every group g, float64 (2, groups), to be added up over the parts."""
         return torch.stack([inner(d, f), inner(f, f)])[:, None]
-
-    def spread(self, factors: torch.Tensor, block: Vector) -> Vector:
-        """One factor a group, shaped to multiply the tensors of ``block``."""
-        return dict.fromkeys(block, float(factors))
 
 
 @dataclass
@@ -212,22 +209,18 @@ class _Problem:
 def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
     problem.last = {name: torch.zeros_like(value) for name, value in problem.d.items()}
     blocks = []
-
-    def keep(block: _Block, sums: _Sums) -> None:
-        blocks.append(block)
-
-    start, sums = problem.gradient(keep)
+    start, sums = problem.gradient(lambda block, _: blocks.append(block))
     loss, gamma, residuals = start, first, []
     while len(residuals) < max_steps:
         for block in blocks:
             problem.move(block, gamma, sums)
         blocks.clear()
         step = sums
-        loss, sums = problem.gradient(keep)
+        loss, sums = problem.gradient(lambda block, _: blocks.append(block))
         if problem.rises(loss, sums, start):
             gamma, residuals = problem.restart(gamma), []
             blocks.clear()
-            _, sums = problem.gradient(keep)
+            _, sums = problem.gradient(lambda block, _: blocks.append(block))
             continue
         residuals.append(sums.residual())
         if residuals[-1] <= tol:
@@ -237,14 +230,14 @@ def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
 
 
 def _spectral_step(gamma: float, before: _Sums, after: _Sums, problem: _Problem) -> float:
-    """The next step from the last one, s, and the change y of F; the last again where the loss bends down along it."""
+    """The next step from the last one, s, and the change y of F; a longer one where the objective bends down."""
     secant = float(after.secant) * (1 if problem.eta else -gamma)  # without eta the last F is held, not the step
     ss, sy = before.squared, secant - before.slope
     if not ss:
         return gamma
     problem.lowest_curvature = min(problem.lowest_curvature, sy / ss - 1 / problem.rho)
     if sy <= 0:
-        return gamma
+        return min(STRIDE * gamma, problem.rho)
     if problem.eta:  # s is not along F, so <y, y> is not known
         return ss / sy
     yy = after.steep + before.steep + 2 * secant / gamma
@@ -256,8 +249,7 @@ def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
     while True:
         # the last step, and one whose forerunner was good enough, are measured without moving on
         hold = step == max_steps or bool(residuals and residuals[-1] <= tol)
-        consume = (lambda block, sums: None) if hold else partial(_move_on, problem, gamma)
-        loss, sums = problem.gradient(consume)
+        loss, sums = problem.gradient(partial(_move_on, problem, 0.0 if hold else gamma))
         if step == 0:
             start = loss
         elif problem.rises(loss, sums, start):
@@ -277,7 +269,8 @@ def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
 
 
 def _move_on(problem: _Problem, gamma: float, block: _Block, sums: _Sums) -> None:
-    problem.move(block, gamma, sums)
+    if gamma:
+        problem.move(block, gamma, sums)
 
 
 def _curvature(objective: float, before: float, step: _Sums) -> float:

@@ -1,6 +1,7 @@
 """The groups of the l2,1 term: structural units, or the rows of every tensor as in the released MoreauPruner code.
 
-Both sum over their groups and give a factor a group back to the elements, for :func:`mpstudy.envelope.prox_point`.
+Both sum over their groups and give a factor a group back to the elements, for :func:`mpstudy.envelope.prox_point`;
+:class:`mpstudy.envelope.Whole` stands for no groups.
 """
 
 import torch
