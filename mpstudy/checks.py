@@ -11,7 +11,7 @@ from .errors import StudyError, check_choice
 
 LOWEST = {"length": 2, "window": 2}  # tokens: the first of a window is not predicted
 LOWEST |= dict.fromkeys(
-    ("samples", "windows", "task_items", "train_rows", "validation_rows", "repeats", "max_steps"), 1
+    ("samples", "windows", "task_items", "train_rows", "validation_rows", "repeats", "max_steps", "release_steps"), 1
 )
 
 

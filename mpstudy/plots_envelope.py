@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import MaxNLocator
 
 from .plots import CORPORA, FULL, points, stamp
 from .stats import summarise
@@ -22,6 +23,7 @@ def convergence(traces: pd.DataFrame, tolerance: float, note: str):
             axis.plot(part["gradients"], part["residual"], label=None if solver in known else solver, **look)
         axis.axhline(tolerance, color="0.5", linestyle=":", linewidth=1)
         axis.set(yscale="log", xlabel="gradients of the calibration loss", title=f"ρ = {rho:g}")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].set_ylabel("relative prox residual")
     axes[0][-1].legend()
     stamp(figure, note)

@@ -56,8 +56,9 @@ def moreau_release(
             _move(weights, original, delta, std)
             loss, gradients = mean_gradients(model, batches, weights, step)
             for name, value in delta.items():
-                gradient = gradients[name] + value / lam if proximal else gradients[name]
-                delta[name] = _shrink(value - lr * gradient, soft, soft * lr, corrected_shrink)
+                gradient = gradients.pop(name)
+                value.sub_((gradient.add_(value / lam) if proximal else gradient).mul_(lr))
+                _shrink(value, soft, soft * lr, corrected_shrink)
             if step >= steps - average_last:
                 for name, value in mean.items():
                     value.add_(delta[name], alpha=1 / min(average_last, steps))
@@ -75,16 +76,19 @@ def moreau_release(
 
 
 def _shrink(value, soft, threshold, corrected):
+    """Shrink every row of ``value`` in place."""
     rms = value.float().square().mean(dim=-1, keepdim=True).sqrt()
     reach = threshold if corrected else soft
-    return torch.where(rms > threshold, (1 - reach / rms) * value, torch.zeros_like(value))
+    value.mul_(torch.where(rms > threshold, 1 - reach / rms, torch.zeros_like(rms)).to(value.dtype))
 
 
 @torch.no_grad()
 def _move(weights, original, delta, std):
     for name, weight in weights.items():
-        noise = std * torch.randn(weight.shape).to(weight.device) * original[name].abs() if std > 0 else 0
-        weight.copy_(original[name] + delta[name] + noise)
+        weight.copy_(original[name]).add_(delta[name])
+        if std > 0:
+            noise = torch.empty(weight.shape).normal_().mul_(std).to(weight.device)
+            weight.add_(noise.mul_(original[name].abs()))
 
 
 def _release_order(model) -> dict:
