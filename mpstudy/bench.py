@@ -22,7 +22,7 @@ MODEL = {
     "intermediate_size": 2048, "vocab_size": 8192, "tie_word_embeddings": False,
 }  # fmt: skip
 BATCH = (4, 128)
-STEPS = 5
+STEPS = 8
 METHODS = {  # name -> pruner and settings; None is the baseline alone
     "forward+backward": None,
     "moreau (spectral)": ("moreau", {"max_steps": STEPS, "tol": 1e-9}),
@@ -73,15 +73,16 @@ def measure(name: str) -> dict:
     pruner, settings = METHODS[name]
     pruners.score(pruner, model, [tokens], units, **settings)
     memory = (_peak() - before) / weights
-    plain, own = [], []
+    rounds = []
     for _ in range(3):
-        plain += [_forward_backward(model, tokens) for _ in range(STEPS)]
+        plain = sorted(_forward_backward(model, tokens) for _ in range(STEPS))[STEPS // 2]
         model.zero_grad()
         begin = time.process_time()
         gradients = pruners.score(pruner, model, [tokens], units, **settings).meta["gradients"]
-        own.append((time.process_time() - begin) / gradients)
-    seconds = sorted(own)[1]
-    return {"seconds": seconds, "ratio": seconds / sorted(plain)[len(plain) // 2], "memory": memory}
+        seconds = (time.process_time() - begin) / gradients
+        rounds.append((seconds / plain, seconds))
+    ratio, seconds = sorted(rounds)[1]
+    return {"seconds": seconds, "ratio": ratio, "memory": memory}
 
 
 def _forward_backward(model, tokens) -> float:

@@ -102,6 +102,27 @@ def separable(curvature, offset):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+def test_objective_that_first_bends_down_is_descended_to_its_minimum(solver):
+    rho, w = 1.0, 0.1  # at w the second derivative of cos(3x) is -8.6, far below -1/rho
+    result = solve(scalar(lambda x: math.cos(3 * x), lambda x: -3 * math.sin(3 * x), w), 1, rho=rho, solver=solver)
+    grid = torch.linspace(-2, 2, 400_001, dtype=torch.float64)
+    objective = torch.cos(3 * (w + grid)) + grid**2 / (2 * rho)
+    assert result.d["w"].item() == pytest.approx(grid[objective.argmin()].item(), abs=2e-5)
+    assert solver == "plain" or result.lowest_curvature < -1 / rho
+
+
+def test_the_curvature_met_lies_between_the_eigenvalues():
+    a, offset = random_problem(seed=10)
+    lowest, highest = torch.linalg.eigvalsh(a)[[0, -1]].tolist()
+    result = solve(quadratic(a, offset), 8, rho=0.3)
+    assert lowest <= result.report()["lowest_curvature"] <= highest
+    rows = {"w": torch.zeros(8, 1, dtype=torch.float64)}
+    column = separable(torch.linspace(1, 4, 8, dtype=torch.float64)[:, None], offset[:, None])
+    result = prox_point(column, rows, rho=0.3, max_steps=50, tol=1e-6, eta=0.1, groups=RowGroups(None))
+    assert 1 - 1e-9 <= result.lowest_curvature <= 4 + 1e-9
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_group_sparse_minimiser_of_a_separable_quadratic(solver):
     generator = torch.Generator().manual_seed(5)
     curvature = torch.linspace(0.2, 4, 12, dtype=torch.float64)[:, None]
