@@ -29,4 +29,4 @@ def test_the_estimate_scales_with_the_model(monkeypatch, capsys):
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("LLaMA")}
     assert lines["LLaMA-7B"][1] == "13" and lines["LLaMA-7B"][5] == "26" and lines["LLaMA-7B"][7] == "52"
     times = [float(lines[name][9]) for name in ("LLaMA-7B", "LLaMA-13B", "LLaMA-2-70B")]
-    assert times[2] / times[0] == pytest.approx(68.977 / 6.738, rel=0.01)
+    assert times[2] / times[0] == pytest.approx(68.977 / 6.738, rel=0.03)
