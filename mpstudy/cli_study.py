@@ -121,7 +121,7 @@ def _reproduce(arguments) -> int:
 def _run(arguments) -> int:
     from mpstudy import machine
     from mpstudy.profiles import Profile, Spec, check_name, load_profile, merge_parameters
-    from mpstudy.run import run_profile
+    from mpstudy.run import print_page, run_profile
 
     notebook = NOTEBOOKS / f"{Path(arguments.notebook).stem}.ipynb"
     parameters = merge_parameters(notebook, dict(_pair(text) for text in arguments.parameters))
@@ -132,7 +132,7 @@ def _run(arguments) -> int:
     if spec.name in [planned.name for planned in profile.runs]:
         raise StudyError(f"{spec.name!r} is a run of the profile {profile.name} itself; choose another --name")
     run_profile(replace(profile, runs=(spec,), reference_seconds=0.0), arguments.reports.resolve())
-    print(f"report: {os.path.relpath(arguments.reports / profile.name / 'index.html')}")
+    print_page(arguments.reports, profile.name)
     return 0
 
 

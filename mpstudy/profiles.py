@@ -41,8 +41,15 @@ _PROFILE = {
     "runs": list,
     "tolerances": dict,
 }
-_RUN = {"name": str, "notebook": str, "minutes": float, "needs": list, "parameters": dict}
-_RUN |= {"verify": dict, "verify_minutes": float}
+_RUN = {
+    "name": str,
+    "notebook": str,
+    "minutes": float,
+    "needs": list,
+    "parameters": dict,
+    "verify": dict,
+    "verify_minutes": float,
+}
 _OPTIONAL = {"tolerances", "needs", "parameters", "verify", "verify_minutes"}
 
 
@@ -179,8 +186,15 @@ def _spec(entry: dict, notebooks: Path, before: list[Spec]) -> Spec:
     parameters = merge_parameters(notebook, entry.get("parameters", {}))
     if "verify" in entry:
         merge_parameters(notebook, parameters | entry["verify"])
-    minutes = {"minutes": entry["minutes"], "verify_minutes": entry.get("verify_minutes", entry["minutes"])}
-    return Spec(name, notebook, parameters, needs=tuple(entry.get("needs", [])), verify=entry.get("verify"), **minutes)
+    return Spec(
+        name,
+        notebook,
+        parameters,
+        minutes=entry["minutes"],
+        needs=tuple(entry.get("needs", [])),
+        verify=entry.get("verify"),
+        verify_minutes=entry.get("verify_minutes", entry["minutes"]),
+    )
 
 
 def check_name(name: str) -> str:

@@ -48,8 +48,13 @@ def reproduce(
     if only is not None:
         profile = _with_needs(profile, only)
     executed = run_profile(profile, Path(reports).resolve(), jobs=jobs, again=again)
-    print(f"report: {os.path.relpath(Path(reports) / profile.name / 'index.html')}")
+    print_page(Path(reports), profile.name)
     return executed
+
+
+def print_page(reports: Path, profile: str) -> None:
+    """Say where the page of a profile's report lies, as seen from here."""
+    print(f"report: {os.path.relpath(reports / profile / 'index.html')}")
 
 
 def run_profile(
