@@ -67,6 +67,11 @@ def _task(name) -> None:
     check_choice("zero-shot task", name, TASKS)
 
 
+def _length(value) -> None:
+    if not (type(value) is int and value >= LOWEST["length"]):
+        raise StudyError(f"lengths must be whole numbers of at least {LOWEST['length']}, not {value!r}")
+
+
 def _ratio(value) -> None:
     from .plan import check_ratio
 
@@ -121,6 +126,7 @@ RULES = {
     "rho": _positive("rho"),
     "rhos": _each(_positive("rho")),
     "radii": _each(_positive("rho")),
+    "lengths": _each(_length),
     "precision": _positive("precision"),
     "noise": _positive("noise"),
     "solvers": _each(_solver),

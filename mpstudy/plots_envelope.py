@@ -9,18 +9,19 @@ from matplotlib.ticker import MaxNLocator
 from .plots import CORPORA, FULL, points, stamp
 from .stats import summarise
 
-_SOLVERS = dict(zip(("spectral", "plain"), sns.color_palette("colorblind")))
+_STYLES = {"spectral": "-", "plain": "--"}
 
 
 def convergence(traces: pd.DataFrame, tolerance: float, note: str):
-    """Prox residual over gradients, a panel a radius ``rho``, a line a ``seed``, a colour a ``solver``."""
-    radii = sorted(set(traces["rho"]))
+    """Prox residual over gradients: a panel a radius ``rho``, a colour a length in ``tokens``, a dash a ``solver``."""
+    radii, lengths = sorted(set(traces["rho"])), sorted(set(traces["tokens"]))
+    colours = dict(zip(lengths, sns.color_palette("colorblind")))
     figure, axes = plt.subplots(1, len(radii), figsize=(FULL, 2.5), layout="constrained", sharey=True, squeeze=False)
     for axis, rho in zip(axes[0], radii):
-        for (solver, _), part in traces[traces["rho"] == rho].groupby(["solver", "seed"], sort=False):
-            look = {"color": _SOLVERS[solver], "linestyle": "-" if solver == "spectral" else "--", "linewidth": 1}
-            known = axis.get_legend_handles_labels()[1]
-            axis.plot(part["gradients"], part["residual"], label=None if solver in known else solver, **look)
+        for (length, solver, _), part in traces[traces["rho"] == rho].groupby(["tokens", "solver", "seed"], sort=False):
+            label, known = f"{solver}, rows of {length} tokens", axis.get_legend_handles_labels()[1]
+            look = {"color": colours[length], "linestyle": _STYLES[solver], "linewidth": 1}
+            axis.plot(part["gradients"], part["residual"], label=None if label in known else label, **look)
         axis.axhline(tolerance, color="0.5", linestyle=":", linewidth=1)
         axis.set(yscale="log", xlabel="gradients of the calibration loss", title=f"ρ = {rho:g}")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -15,6 +15,8 @@ NAN, INF = math.nan, math.inf
 
 
 COUNTS = ("samples", "length", "window", "windows", "task_items", "train_rows", "validation_rows", "repeats")
+COUNTS += ("max_steps", "release_steps")
+LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "perturbations", "corpora", "tasks")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,9 @@ def parameters(model: str) -> dict:
         "model": model, "layers": "1-4", "calibration": "sotu-early", "samples": 10, "length": 64,
         "corpora": ["sotu-late", "wiki"], "window": 128, "windows": 12, "ratio": 0.2, "ratios": [0.1, 0.2, 0.4],
         "pruner": "taylor", "pruners": list(PRUNERS), "perturbations": list(PERTURBATIONS), "rho": 0.05,
-        "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "instructions": "alpaca-demo", "train_rows": 8,
+        "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
+        "solvers": ["spectral", "plain"], "precision": 0.01, "noise": 0.01, "release_steps": 10,
+        "instructions": "alpaca-demo", "train_rows": 8,
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
         "title": "a parameter without a rule",
@@ -71,6 +75,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"instructions": "wiki"}, "unknown corpus 'wiki'; known: alpaca-cleaned, alpaca-demo"),
         ({"tasks": ["facts", "hellaswag"]}, "unknown zero-shot task 'hellaswag'; known: agreement, cloze, facts"),
         ({"perturbations": ["int4"]}, "unknown perturbation 'int4'; known: bfloat16"),
+        ({"solvers": ["spectral", "newton"]}, "unknown solver 'newton'; known: plain, spectral"),
         ({"model": "gpt-5"}, "no model 'gpt-5': give a bundled name"),
         ({"model": "/no/such/folder"}, "no model '/no/such/folder': give a bundled name"),
         # ratios
@@ -82,6 +87,9 @@ def test_values_at_the_edge_pass(model, edge):
         # signs, finiteness
         *[({"rho": bad}, "rho must be finite and > 0, not ") for bad in (0, -0.1, NAN, INF, "0.1", None, True)],
         *[({"eta": bad}, "eta must be finite and >= 0, not ") for bad in (-0.1, NAN, INF, "0.1", None)],
+        *[({name: 0}, f"{name} must be finite and > 0, not 0") for name in ("precision", "noise")],
+        ({"radii": [0.1, 0]}, "rho must be finite and > 0, not 0"),
+        *[({"lengths": [64, bad]}, "lengths must be whole numbers of at least 2, not ") for bad in (1, 2.5, "64")],
         ({"rhos": [0.1, -0.1]}, "rho must be finite and > 0, not -0.1"),
         # counts and seeds
         *[
@@ -96,7 +104,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"pruners": ["taylor", "taylor"]}, "names something twice"),
         *[
             ({name: bad}, "a list of names or numbers is needed, with at least one")
-            for name in ("seeds", "ratios", "rhos", "pruners", "perturbations", "corpora", "tasks")
+            for name in LISTS
             for bad in ([], "taylor", 3, None)
         ],
         # layers
