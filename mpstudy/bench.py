@@ -1,15 +1,19 @@
 """What a Moreau step costs beside the forward and backward pass it contains: CPU time and extra peak memory.
 
 Each method runs in a process of its own and takes turns with a plain forward+backward, so that both meet the same
-machine. From the measured coefficients follows an estimate for larger models.
+machine. A step lasts from the beginning of one forward pass to that of the next; times are medians over steps. From
+the measured coefficients follows an estimate for larger models.
 """
 
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import pairwise
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -23,6 +27,7 @@ MODEL = {
 }  # fmt: skip
 BATCH = (4, 128)
 STEPS = 8
+ROUNDS = 3
 METHODS = {  # name -> pruner and settings; None is the baseline alone
     "forward+backward": None,
     "moreau (spectral)": ("moreau", {"max_steps": STEPS, "tol": 1e-9}),
@@ -42,7 +47,7 @@ def main() -> None:
     """Measure every method and print the table and the estimate."""
     print(
         f"random LLaMA of {_parameters() / 1e6:.1f} M parameters, fp32, batch {BATCH[0]} x {BATCH[1]}, "
-        f"{torch.get_num_threads()} threads; per gradient, beside a plain forward+backward in the same process"
+        f"{torch.get_num_threads()} threads; a step beside a plain forward+backward in the same process"
     )
     print(f"{'method':22}{'CPU s':>9}{'time ratio':>12}{'extra peak memory / weights':>30}")
     rows = {}
@@ -60,36 +65,41 @@ def _in_own_process(name: str) -> dict:
 
 
 def measure(name: str) -> dict:
-    """CPU seconds a gradient, their ratio to a plain forward+backward, extra peak memory over the weights' bytes."""
+    """CPU seconds a step, their ratio to a plain forward+backward, extra peak memory over the weights' bytes."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**MODEL)).eval()
     units = prunable_units(model, f"0-{MODEL['num_hidden_layers'] - 1}")
     tokens = torch.randint(MODEL["vocab_size"], BATCH)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    plain = own = partial(_forward_backward, model, tokens)
+    if METHODS[name]:
+        pruner, settings = METHODS[name]
+        own = partial(pruners.score, pruner, model, [tokens], units, **settings)
     before = _resident()
-    if METHODS[name] is None:
-        seconds = [_forward_backward(model, tokens) for _ in range(2 * STEPS)]
-        return {"seconds": sorted(seconds)[STEPS], "ratio": 1.0, "memory": (_peak() - before) / weights}
-    pruner, settings = METHODS[name]
-    pruners.score(pruner, model, [tokens], units, **settings)
+    own()
     memory = (_peak() - before) / weights
-    rounds = []
-    for _ in range(3):
-        plain = sorted(_forward_backward(model, tokens) for _ in range(STEPS))[STEPS // 2]
-        model.zero_grad()
-        begin = time.process_time()
-        gradients = pruners.score(pruner, model, [tokens], units, **settings).meta["gradients"]
-        seconds = (time.process_time() - begin) / gradients
-        rounds.append((seconds / plain, seconds))
-    ratio, seconds = sorted(rounds)[1]
+    rounds = [(_step_seconds(model, plain), _step_seconds(model, own)) for _ in range(ROUNDS)]
+    seconds, ratio = (
+        statistics.median(own for _, own in rounds),
+        statistics.median(own / plain for plain, own in rounds),
+    )
     return {"seconds": seconds, "ratio": ratio, "memory": memory}
 
 
-def _forward_backward(model, tokens) -> float:
-    begin = time.process_time()
+def _forward_backward(model, tokens) -> None:
+    for _ in range(STEPS):
+        model.zero_grad()
+        model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
     model.zero_grad()
-    model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
-    return time.process_time() - begin
+
+
+def _step_seconds(model, work) -> float:
+    """Median CPU seconds from the beginning of one forward pass to that of the next."""
+    begins = []
+    hook = model.register_forward_pre_hook(lambda *_: begins.append(time.process_time()))
+    work()
+    hook.remove()
+    return statistics.median(end - begin for begin, end in pairwise(begins))
 
 
 def _estimate(rows: dict) -> None:

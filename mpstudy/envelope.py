@@ -20,12 +20,12 @@ from functools import partial
 import torch
 
 from .errors import StudyError, check_choice
+from .groups import Whole
 
 Vector = dict[str, torch.Tensor]
 SOLVERS = ("spectral", "plain")
 MAX_RESTARTS = 12
 STRIDE = 2  # growth of the step where the objective bends down
-PIECE = 1 << 17
 ROUNDING = 3e-6  # relative error of a loss in fp32, with room
 
 
@@ -75,22 +75,6 @@ def prox_point(
     problem = _Problem(evaluate, d, rho, eta, groups if eta else Whole())
     solve = _spectral if solver == "spectral" else _plain
     return solve(problem, max_steps, tol, step_size or rho / 10)
-
-
-class Whole:
-    """A block as one group, for eta = 0. Other groups are in :mod:`mpstudy.groups`."""
-
-    def parts(self, *blocks: Vector):
-        """The blocks cut alike into parts that are worked on one after the other. The pieces here are small enough to
-        stay in a processor's cache meanwhile, and for running sums of float32 products to be exact to four digits.
-        """
-        for name in blocks[0]:
-            for pieces in zip(*(block[name].flatten().split(PIECE) for block in blocks)):
-                yield [{name: piece} for piece in pieces]
-
-    def sums(self, d: Vector, f: Vector) -> torch.Tensor:
-        """``<d_g, f_g>`` and ``<f_g, f_g>`` of every group g, float64 (2, groups), to be added up over the parts."""
-        return torch.stack([inner(d, f), inner(f, f)])[:, None]
 
 
 @dataclass
@@ -145,21 +129,20 @@ class _Problem:
         return loss, sums
 
     def _gather(self, gradient: Vector, sums: _Sums) -> _Block:
-        blocks = [{name: vector[name] for name in gradient} for vector in (self.d, self.last) if vector]
-        totals = 0.0
-        for f, d, *last in self.groups.parts(gradient, *blocks):
-            for name, value in f.items():
-                value.add_(d[name], alpha=1 / self.rho)
-            totals = totals + self.groups.sums(d, f)
-            for old in last:
-                sums.secant = sums.secant + inner(old, f)
-                for name, value in f.items():
-                    old[name].copy_(value)
+        totals = torch.zeros(2, self.groups.count(gradient), dtype=torch.float64)
+        for piece in self.groups.pieces(gradient):
+            f, d = piece.of(gradient), piece.of(self.d)
+            totals[:, piece.groups] += inner(f.add_(d, alpha=1 / self.rho), d, f)
+            if self.last:
+                old = piece.of(self.last)
+                sums.secant += float(old.flatten().dot(f.flatten()))
+                old.copy_(f)
         if not torch.isfinite(totals).all():
             name = next((n for n, f in gradient.items() if not torch.isfinite(f).all()), next(iter(gradient)))
             raise StudyError(f"the gradient of {name} is not finite at step {self.gradients} of the prox solver")
         df, ff = totals
-        block = _Block(blocks[-1] if self.last else gradient, self.dd.get(tuple(gradient), 0 * ff), df, ff)
+        f = {name: self.last[name] for name in gradient} if self.last else gradient
+        block = _Block(f, self.dd.get(tuple(gradient), 0 * ff), df, ff)
         sums.size += float(block.dd.sum())
         sums.steep += float(ff.sum())
         sums.difference += float(self._step(block, self.rho)[2].sum())
@@ -186,9 +169,10 @@ class _Problem:
             for name, f in block.f.items():
                 self.d[name].add_(f, alpha=-gamma)
             return
-        scale, cut = self.groups.spread(-gamma * keep, block.f), self.groups.spread(keep - 1, block.f)
-        for name, f in block.f.items():
-            self.d[name].add_(f.mul_(scale[name]).addcmul_(self.d[name], cut[name]))
+        scale, cut = -gamma * keep, keep - 1
+        for piece in self.groups.pieces(block.f):
+            f, d = piece.of(block.f), piece.of(self.d)
+            d.add_(f.mul_(piece.spread(scale, f)).addcmul_(d, piece.spread(cut, d)))
 
     def rises(self, loss: float, sums: _Sums, start: float) -> bool:
         return sums.size > 0 and loss + sums.size / (2 * self.rho) > start
@@ -285,6 +269,8 @@ def _result(problem, residuals, tol, start, loss) -> ProxResult:
     return ProxResult(problem.d, last, last <= tol, problem.gradients, start, loss, tuple(residuals), lowest)
 
 
-def inner(a: Vector, b: Vector) -> torch.Tensor:
-    """``<a, b>`` of a part, float64."""
-    return sum(a[name].flatten().dot(b[name].flatten()).double() for name in a)
+def inner(f: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    """``<f_g, x_g>`` of every group g of a piece (., groups, .) for each x of ``others``, float64 (others, groups)."""
+    if f.shape[1] == 1:  # the faster way where there is one group
+        return torch.stack([f.flatten().dot(x.flatten()) for x in others]).double()[:, None].cpu()
+    return torch.stack([(f * x).sum(dim=(0, 2)) for x in others]).double().cpu()

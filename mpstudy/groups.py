@@ -1,73 +1,94 @@
 """The groups of the l2,1 term: structural units, or the rows of every tensor as in the released MoreauPruner code.
 
-Both sum over their groups and give a factor a group back to the elements, for :func:`mpstudy.envelope.prox_point`;
-:class:`mpstudy.envelope.Whole` stands for no groups.
+Each says how the tensors of a block are cut into pieces, which groups a piece belongs to, and how many groups there
+are; :func:`mpstudy.envelope.prox_point` works on piece after piece. :class:`Whole` stands for no groups.
 """
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
-from .units import Slice, Units
+from .units import Units
 
 Block = dict[str, torch.Tensor]
+PIECE = 1 << 18  # elements; few enough to stay in a processor's cache while they are worked on, a GPU takes all
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a tensor of a block. As ``shape`` = (., groups, .) its middle dimension runs over ``groups``."""
+
+    name: str
+    rows: slice
+    groups: slice
+    shape: tuple[int, int, int]
+
+    def of(self, block: Block) -> torch.Tensor:
+        """The piece of a block as a view of three dimensions."""
+        return block[self.name][self.rows].view(self.shape)
+
+    def spread(self, factors: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """One factor a group, to multiply the piece with."""
+        return factors[self.groups].to(like)[None, :, None]
+
+
+class Whole:
+    """A block as one group, for eta = 0."""
+
+    def count(self, block: Block) -> int:
+        return 1
+
+    def pieces(self, block: Block) -> Iterator[Piece]:
+        for name, value in block.items():
+            for piece in _cut(name, value, 1):
+                yield replace(piece, groups=slice(0, 1), shape=(1, 1, -1))
 
 
 class UnitGroups:
     """The coupled slices of a unit are one group: rows of q, k, v, gate and up, columns of o and down."""
 
-    def parts(self, *blocks: Block):
-        """A unit set is not cut: its units have slices in every tensor."""
-        yield blocks
-
     def __init__(self, units: Units):
-        self._sets = {frozenset(part.name for part in unit_set.slices): unit_set for unit_set in units}
+        self._slices = {part.name: part for unit_set in units for part in unit_set.slices}
+        self._counts = {part.name: unit_set.count for unit_set in units for part in unit_set.slices}
 
-    def sums(self, d: Block, f: Block) -> torch.Tensor:
-        """``<d_g, f_g>`` and ``<f_g, f_g>`` of each unit g of a unit set, float64 (2, count)."""
-        unit_set = self._sets[frozenset(d)]
-        return sum(_sums(d[p.name], f[p.name], p, unit_set.count) for p in unit_set.slices)
+    def count(self, block: Block) -> int:
+        return self._counts[next(iter(block))]
 
-    def spread(self, factors: torch.Tensor, block: Block) -> Block:
-        """One factor a unit, shaped to multiply each tensor of ``block``."""
-        spread = {}
-        for part in self._sets[frozenset(block)].slices:
-            like = block[part.name]
-            shape = [-1 if dim == part.dim else 1 for dim in range(like.dim())]
-            spread[part.name] = factors.to(like).repeat_interleave(part.block).view(shape)
-        return spread
+    def pieces(self, block: Block) -> Iterator[Piece]:
+        for name, value in block.items():
+            yield from _cut(name, value, self._slices[name].block, self._slices[name].dim)
 
 
 class RowGroups:
     """Every row of every tensor is a group; a bias is one row."""
 
-    def parts(self, *blocks: Block):
-        """A unit set is not cut."""
-        yield blocks
-
     def __init__(self, units: Units):
         del units
 
-    def sums(self, d: Block, f: Block) -> torch.Tensor:
-        """``<d_g, f_g>`` and ``<f_g, f_g>`` of each row g, float64 (2, rows)."""
-        return torch.cat([_inner(*_rows(d[name], f[name]), keep=0) for name in d], dim=1)
+    def count(self, block: Block) -> int:
+        return sum(value.numel() // value.shape[-1] for value in block.values())
 
-    def spread(self, factors: torch.Tensor, block: Block) -> Block:
-        """One factor a row, shaped to multiply each tensor of ``block``."""
-        rows = factors.split([value.numel() // value.shape[-1] for value in block.values()])
-        return {name: part.to(value).view(*value.shape[:-1], 1) for (name, value), part in zip(block.items(), rows)}
-
-
-def _rows(*tensors: torch.Tensor):
-    return (tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors)
+    def pieces(self, block: Block) -> Iterator[Piece]:
+        first = 0
+        for name, value in block.items():
+            yield from _cut(name, value, len(value) if value.dim() == 1 else 1, first=first)
+            first += value.numel() // value.shape[-1]
 
 
-def _sums(d: torch.Tensor, f: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
-    return _inner(*(value.unflatten(part.dim, (count, part.block)) for value in (d, f)), keep=part.dim)
-
-
-def _inner(d: torch.Tensor, f: torch.Tensor, keep: int) -> torch.Tensor:
-    """Both inner products over all dimensions but ``keep``."""
-    dims = [dim for dim in range(d.dim()) if dim != keep]
-    return torch.stack([(value * f).sum(dim=dims).double() for value in (d, f)])
+def _cut(name: str, value: torch.Tensor, width: int, dim: int = 0, first: int = 0) -> Iterator[Piece]:
+    """A tensor cut into pieces of whole rows; a group is ``width`` rows (``dim`` 0) or columns (``dim`` 1) of it."""
+    across, most = value.numel() // len(value), PIECE if value.device.type == "cpu" else value.numel()
+    together = width if dim == 0 else 1
+    rows = max(1, most // (across * together)) * together
+    for start in range(0, len(value), rows):
+        stop = min(start + rows, len(value))
+        if dim == 0:
+            yield Piece(
+                name, slice(start, stop), slice(first + start // width, first + stop // width), (1, -1, width * across)
+            )
+        else:
+            yield Piece(name, slice(start, stop), slice(0, across // width), (-1, across // width, width))
 
 
 GROUPS = {"units": UnitGroups, "rows": RowGroups}

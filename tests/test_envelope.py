@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from mpstudy.envelope import SOLVERS, Whole, prox_point
+from mpstudy.envelope import SOLVERS, inner, prox_point
 from mpstudy.errors import StudyError
-from mpstudy.groups import RowGroups
+from mpstudy.groups import RowGroups, Whole
 
 
 def quadratic(a, offset):
@@ -191,9 +191,9 @@ def test_tolerance_ends_the_solver_and_costs_one_gradient_a_step():
     assert result.gradients == 1 + len(result.residuals)
 
 
-def test_inner_products_are_gathered_over_the_parts():
+def test_inner_products_are_gathered_over_the_pieces():
     a, b = {"w": torch.full((1000, 1000), 0.1)}, {"w": torch.full((1000, 1000), 0.3)}
-    df, ff = sum(Whole().sums(*part) for part in Whole().parts(a, b))[:, 0].tolist()
+    df, ff = sum(inner(piece.of(b), piece.of(a), piece.of(b)) for piece in Whole().pieces(b))[:, 0].tolist()
     assert df == pytest.approx(3e4, rel=1e-4) and ff == pytest.approx(9e4, rel=1e-4)
 
 

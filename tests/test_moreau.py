@@ -6,6 +6,7 @@ import pytest
 import torch
 from models import bits, distance, equal, same_bits, score, tiny_llama, tiny_tokens
 
+from mpstudy.envelope import inner
 from mpstudy.errors import StudyError
 from mpstudy.gradients import causal_loss, mean_gradients, only_trainable
 from mpstudy.groups import RowGroups, UnitGroups
@@ -196,8 +197,13 @@ def test_the_groups_make_a_difference(model, units):
 
 
 def shrink(groups, d, threshold):
-    factors = (1 - threshold / groups.sums(d, d)[1].sqrt()).clamp_min(0)
-    return {name: value * d[name] for name, value in groups.spread(factors, d).items()}
+    squares = torch.zeros(groups.count(d), dtype=torch.float64)
+    for piece in groups.pieces(d):
+        squares[piece.groups] += inner(piece.of(d), piece.of(d))[0]
+    factors, shrunk = (1 - threshold / squares.sqrt()).clamp_min(0), {n: value.clone() for n, value in d.items()}
+    for piece in groups.pieces(d):
+        piece.of(shrunk).mul_(piece.spread(factors, piece.of(d)))
+    return shrunk
 
 
 def random_block(unit_set):
