@@ -17,7 +17,12 @@ FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @contextmanager
 def restored(weights: dict[str, torch.Tensor]):
-    """Give copies of ``weights`` to the block, and put the very same bits back afterwards."""
+    """Give copies of ``weights`` to the block, and put the very same bits back afterwards.
+
+    Raises :class:`StudyError` for a weight that Accelerate loads for each use: there is nothing to write to.
+    """
+    if away := [name for name, weight in weights.items() if weight.is_meta]:
+        raise StudyError(f"{away[0]} is offloaded and cannot be changed in place; load the model without offloading")
     saved = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
         yield saved

@@ -51,7 +51,9 @@ class ShiftedLoss:
         self._block_of = {part.name: unit_set.key for unit_set in units for part in unit_set.slices}
         self._sizes = {unit_set.key: len(unit_set.slices) for unit_set in units}
         self._index = {name: index for index, name in enumerate(units.names)}
-        self._names = {id(parameter): name for name, parameter in units.parameters(model).items()}
+        away = set(units.offloaded(model))
+        self._names = {id(model.get_parameter(name)): name for name in units.names if name not in away}
+        self._away = [(model.get_submodule(name.rpartition(".")[0]), name) for name in away]
         self._buffers: dict[tuple, torch.Tensor] = {}
         self._sums: Block = {}
 
@@ -81,9 +83,9 @@ class ShiftedLoss:
         return loss
 
     def _part(self, batch, point: "_Point", number: int) -> float:
-        device = self.model.get_input_embeddings().weight.device
+        embedding = self.model.get_input_embeddings().weight
         with only_trainable(self.model, ()), point:
-            loss = causal_loss(self.model, batch.to(device))
+            loss = causal_loss(self.model, batch if embedding.is_meta else batch.to(embedding.device))
             if not torch.isfinite(loss):
                 raise StudyError(
                     f"the loss is {loss.item()} at step {self.calls}, batch {number}; the weights, the tokens or the "
@@ -93,6 +95,11 @@ class ShiftedLoss:
         if missing := [name for name in self.weights if name not in point.seen]:
             raise StudyError(f"{missing[0]} has no gradient: it is not the weight of a linear layer that the loss uses")
         return loss.item() / len(self.parts)
+
+    def name_of(self, weight) -> str | None:
+        """The name of a prunable parameter; one that is loaded for each use is another object each time."""
+        loaded = (name for module, name in self._away if module._parameters[name.rpartition(".")[2]] is weight)
+        return self._names.get(id(weight)) or next(loaded, None)
 
     def _add(self, block: Block) -> None:
         """Gradients of all passes but the last are summed; a single pass needs no such memory."""
@@ -113,8 +120,8 @@ class _Point(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is functional.linear:
             x, weight, bias = (*args, *(kwargs or {}).values(), None)[:3]
-            if id(weight) in self.loss._names:
-                names = self.loss._names[id(weight)], self.loss._names.get(id(bias))
+            if name := self.loss.name_of(weight):
+                names = name, None if bias is None else self.loss.name_of(bias)
                 return _ShiftedLinear.apply(x, self.anchor, weight.detach(), bias, names, _product(x), self)
         return func(*args, **(kwargs or {}))
 
@@ -142,7 +149,8 @@ class _Point(TorchFunctionMode):
     def collect(self, name: str, gradient: torch.Tensor) -> None:
         """Hand a block on when all its gradients are there."""
         key = self.loss._block_of[name]
-        gradient = gradient.to(self.loss.state_device, torch.promote_types(gradient.dtype, torch.float32))
+        home = self.loss.state_device or self.loss.weights[name].device
+        gradient = gradient.to(home, torch.promote_types(gradient.dtype, torch.float32))
         if self.consume != self.loss._add and name in self.loss._sums:
             gradient = self.loss._sums.pop(name).add_(gradient)
         block = self.pending.setdefault(key, {})
@@ -159,7 +167,7 @@ class _ShiftedLinear(torch.autograd.Function):
     def forward(ctx, x, anchor, weight, bias, names, product, point):
         if product is None:
             ctx.save_for_backward(x)
-        ctx.weight, ctx.names, ctx.product, ctx.point = weight, names, product, point
+        ctx.names, ctx.product, ctx.point = names, product, point
         if names[1] is not None:
             bias = point.shifted(names[1], bias.detach()).clone()
         if _is_half(weight) and (shift := point.shift(names[0], weight)) is not None:  # w + d would lose most of d
@@ -168,7 +176,8 @@ class _ShiftedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        weight, (name, bias_name), product, point = ctx.weight, ctx.names, ctx.product, ctx.point
+        (name, bias_name), product, point = ctx.names, ctx.product, ctx.point
+        weight = point.loss.weights[name].to(gradient.device)  # again, if it was loaded for the forward pass alone
         x = ctx.saved_tensors[0] if product is None else product._saved_self * product._saved_other
         below = None
         if ctx.needs_input_grad[0]:

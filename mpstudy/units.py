@@ -65,9 +65,24 @@ class Units:
         """Units per set."""
         return {unit_set.key: unit_set.count for unit_set in self.sets}
 
-    def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """The prunable parameters of ``model`` by name."""
-        return {name: model.get_parameter(name) for name in self.names}
+    def parameters(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """The prunable parameters of ``model`` by name. What Accelerate keeps off the devices is given from there."""
+        return {name: _values(model, name) for name in self.names}
+
+    def offloaded(self, model: nn.Module) -> list[str]:
+        """The prunable parameters that Accelerate loads for each use (``device_map`` with ``cpu`` or ``disk``)."""
+        return [name for name in self.names if model.get_parameter(name).is_meta]
+
+
+def _values(model: nn.Module, name: str) -> torch.Tensor:
+    parameter, (path, _, leaf) = model.get_parameter(name), name.rpartition(".")
+    if not parameter.is_meta:
+        return parameter
+    hook = getattr(model.get_submodule(path), "_hf_hook", None)
+    for each in getattr(hook, "hooks", [hook]):
+        if getattr(each, "weights_map", None) is not None:
+            return each.weights_map[leaf]
+    raise StudyError(f"{name} has no values: it is on the meta device")
 
 
 class LlamaFamily:

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from models import bits, same_bits, tiny_llama, tiny_tokens
+from models import bits, equal, same_bits, score, tiny_llama, tiny_tokens
 
 from mpstudy.errors import StudyError
 from mpstudy.gradients import mean_gradients, only_trainable
 from mpstudy.perturb import draw_one, shifted
+from mpstudy.pruners import PRUNERS
 from mpstudy.shifted import Noise, ShiftedLoss
 from mpstudy.units import prunable_units
 
@@ -156,3 +157,29 @@ def test_a_model_spread_by_accelerate_scores_as_before(model, units):
     assert hasattr(dispatched.model.layers[0].mlp.gate_proj, "_hf_hook")
     assert ShiftedLoss(dispatched, batches, prunable_units(dispatched, "0-1"))(d, there.update) == plain
     same(there, here, 0.0)
+
+
+@pytest.fixture(params=["memory", "disk"])
+def offloaded(request, model, tmp_path):
+    from accelerate import cpu_offload, disk_offload
+
+    if request.param == "memory":
+        return cpu_offload(model, torch.device("cpu"))
+    disk_offload(model, tmp_path, torch.device("cpu"))
+    return model
+
+
+@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "moreau-release"])
+def test_weights_that_are_loaded_for_each_use_score_as_before(pruner, offloaded, units):
+    assert len(units.offloaded(offloaded)) == len(units.names)
+    assert equal(score(pruner, offloaded, units), score(pruner, tiny_llama(kv_heads=2, bias=True), units))
+
+
+def test_weights_that_are_loaded_for_each_use_cannot_be_changed(offloaded, units):
+    with pytest.raises(StudyError, match="embed_tokens.weight is offloaded and cannot be changed in place"):
+        score("moreau-release", offloaded, units)
+
+
+def test_weights_without_values_are_named(units):
+    with pytest.raises(StudyError, match="layers.0.self_attn.q_proj.weight has no values"):
+        score("l1", tiny_llama(kv_heads=2, bias=True).to("meta"), units)
