@@ -11,10 +11,13 @@ from functools import cached_property
 
 import torch
 
-from . import cache, data, evaluate, models, pruners, surgery
+from . import arithmetic, cache, data, evaluate, models, pruners, surgery
+from .errors import check_choice
 from .plan import Plan, make_plan
 from .scores import Scores
 from .units import Units, prunable_units
+
+CALIBRATION = ("calibration", "samples", "length")
 
 
 @dataclass
@@ -53,6 +56,15 @@ class Study:
         size = {"window": self.window, "max_windows": self.windows}
         return {name: data.corpus_windows(self.tokenizer, name, **size) for name in self.corpora}
 
+    def calibrated(self, **changes) -> "Study":
+        """The same loaded model with another ``calibration`` corpus, ``samples`` or ``length``."""
+        for name in changes:
+            check_choice("calibration setting", name, CALIBRATION)
+        loaded = {"model": self.model, "tokenizer": self.tokenizer, "units": self.units}
+        other = copy.copy(self)
+        vars(other).update(loaded | changes)
+        return other
+
     def batches(self, seed: int) -> list[torch.Tensor]:
         """The calibration sample of ``seed``: one batch, int64 (samples, length)."""
         size = {"samples": self.samples, "length": self.length}
@@ -68,6 +80,7 @@ class Study:
             "pruner": pruner,
             "settings": pruners.defaults(pruner) | settings,
             "units": self.units.counts,
+            "arithmetic": arithmetic.name_of(self.model),
             "seed": seed,
             "threads": torch.get_num_threads(),
         }
@@ -92,11 +105,23 @@ class Study:
             key = {
                 "model": digest,
                 "tokens": cache.tokens_digest(windows),
+                "arithmetic": arithmetic.name_of(model),
                 "threads": torch.get_num_threads(),
             }
             compute = lambda windows=windows: evaluate.perplexity(model, windows)  # noqa: E731
             found[name] = cache.cached_json("perplexity", key, "mpstudy.evaluate", compute)
         return found
+
+    def divergence(self, first, second, corpus: str) -> dict:
+        """How differently two models continue a corpus (see :func:`mpstudy.evaluate.divergence`)."""
+        windows = self.texts[corpus]
+        key = {
+            "models": [cache.weights_digest(first), cache.weights_digest(second)],
+            "tokens": cache.tokens_digest(windows),
+            "threads": torch.get_num_threads(),
+        }
+        compute = lambda: evaluate.divergence(first, second, windows)  # noqa: E731
+        return cache.cached_json("divergence", key, "mpstudy.evaluate", compute)
 
     def zero_shot(self, model, tasks: list[str], limit: int) -> list[dict]:
         """Zero-shot rows of ``model`` (see :func:`mpstudy.zeroshot.evaluate_tasks`)."""

@@ -72,6 +72,54 @@ def test_the_first_token_of_a_window_is_not_predicted(count, window):
     assert (result["tokens"], result["window"]) == (count * (window - 1), window)
 
 
+def test_accuracy_counts_the_tokens_that_are_most_likely():
+    model, windows = tiny_model(), tokens(4, 16)
+    with torch.no_grad():
+        best = model(windows).logits[:, :-1].argmax(-1)
+    windows[:, 1::2] = best[:, ::2]  # so that some of them are, those of the unchanged part before all
+    hits = model(windows).logits[:, :-1].argmax(-1) == windows[:, 1:]
+    assert 0 < hits.float().mean() < 1
+    assert evaluate.perplexity(model, windows)["accuracy"] == pytest.approx(hits.float().mean().item())
+
+
+def constant(*logits: float):
+    """A model whose logits are those of the first tokens, and 0 for all others, whatever it reads."""
+    model = tiny_model(tie_word_embeddings=False)
+    with torch.no_grad():
+        model.lm_head = torch.nn.Linear(model.config.hidden_size, BYTES)
+        model.lm_head.weight.zero_()
+        model.lm_head.bias.zero_()[: len(logits)] = torch.tensor(logits)
+    return model
+
+
+def test_divergence_by_hand():
+    """Between equal chances and twice the chance for one of N tokens."""
+    windows, log = tokens(3, 9), math.log
+    found = evaluate.divergence(constant(0.0), constant(log(2)), windows)
+    assert found["kl"] == pytest.approx(log((BYTES + 1) / BYTES) - log(2) / BYTES, abs=1e-6)
+    back = evaluate.divergence(constant(log(2)), constant(0.0), windows)
+    assert back["kl"] == pytest.approx(2 / (BYTES + 1) * log(2) - log((BYTES + 1) / BYTES), abs=1e-6)
+    assert found["same_token"] == 1 and found["stderr"] < 1e-6
+    assert evaluate.divergence(constant(1.0), constant(0.0, 1.0), windows)["same_token"] == 0
+
+
+def test_a_model_does_not_diverge_from_itself():
+    found = evaluate.divergence(tiny_model(), tiny_model(), tokens())
+    assert found["kl"] == pytest.approx(0, abs=1e-7) and found["same_token"] == 1
+
+
+def test_divergence_does_not_depend_on_the_batch_size():
+    models, windows = (tiny_model(), tiny_model(seed=1)), tokens(5, 12)
+    parts = [evaluate.divergence(*models, windows, batch_size=size) for size in (1, 5)]
+    assert parts[0] == pytest.approx(parts[1], rel=1e-4) and parts[0]["kl"] > 0.01 and parts[0]["stderr"] > 0
+
+
+def test_divergence_of_unusable_weights_is_an_error():
+    broken = constant(float("nan"))
+    with pytest.raises(StudyError, match="the divergence of the two models is not finite"):
+        evaluate.divergence(tiny_model(), broken, tokens())
+
+
 def test_one_window_has_no_standard_error():
     assert math.isnan(evaluate.perplexity(tiny_model(), tokens(1, 8))["stderr"])
 

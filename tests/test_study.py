@@ -119,6 +119,22 @@ def test_a_perturbed_model_has_scores_of_its_own(study, calls):
     assert calls["score"] == 2
 
 
+def test_the_arithmetic_is_part_of_what_a_score_is_known_by(study, calls):
+    with perturb.perturbed("bfloat16", study.model):
+        rounded = study.scores("taylor", sample=0)
+    with perturb.perturbed("bfloat16-arithmetic", study.model):  # the same weights
+        within = study.scores("taylor", sample=0)
+    assert calls["score"] == 2 and not same(rounded.values, within.values)
+
+
+def test_another_calibration_shares_the_model(study, folder):
+    other = study.calibrated(length=20, samples=3)
+    assert other.model is study.model and other.batches(0)[0].shape == (3, 20)
+    assert study.batches(0)[0].shape != (3, 20)
+    with pytest.raises(StudyError, match="unknown calibration setting 'layers'; known: calibration, length, samples"):
+        study.calibrated(layers="1-1")
+
+
 def test_a_bad_setting_is_an_error_before_any_work(study, calls):
     with pytest.raises(StudyError, match="rho of pruner 'moreau' must be > 0"):
         study.scores("moreau", sample=0, rho=-1.0)
