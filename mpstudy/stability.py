@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import hypergeom, spearmanr
+from scipy.stats import hypergeom, kendalltau, spearmanr
 
 from mpstudy.errors import StudyError
 
@@ -84,10 +84,12 @@ def chance_corrected_overlap(a: Mapping, b: Mapping, sizes: Mapping[str, int]) -
 
 def spearman(x: Mapping, y: Mapping) -> float:
     """Rank correlation of two sets of scores: the plain mean of :func:`spearman_by_key` over the keys."""
-    by_key = spearman_by_key(x, y)
-    if not by_key:
-        raise StudyError("rank correlation needs scores under at least one key")
-    return float(np.mean(list(by_key.values())))
+    return _mean(spearman_by_key(x, y))
+
+
+def kendall(x: Mapping, y: Mapping) -> float:
+    """Kendall's rank correlation of two sets of scores: the plain mean of :func:`kendall_by_key` over the keys."""
+    return _mean(kendall_by_key(x, y))
 
 
 def spearman_by_key(x: Mapping, y: Mapping) -> dict[str, float]:
@@ -95,12 +97,43 @@ def spearman_by_key(x: Mapping, y: Mapping) -> dict[str, float]:
 
     Raises a ``StudyError`` for a key whose scores are all equal, where the correlation is undefined.
     """
-    result = {}
-    for key, (left, right) in _score_pairs(x, y).items():
-        if left.size == 0 or np.ptp(left) == 0 or np.ptp(right) == 0:
-            raise StudyError(f"scores of {key!r} are all equal: their rank correlation is undefined")
-        result[key] = float(spearmanr(left, right).statistic)
-    return result
+    return _correlations(x, y, spearmanr)
+
+
+def kendall_by_key(x: Mapping, y: Mapping) -> dict[str, float]:
+    """Kendall's tau-b under each key: the share of pairs of units in the same order, minus that in the opposite one.
+
+    Raises a ``StudyError`` for a key whose scores are all equal, where the correlation is undefined.
+    """
+    return _correlations(x, y, kendalltau)
+
+
+def cut_margin(scores: Mapping, removed: Mapping[str, int]) -> dict[str, float]:
+    """How close the decision was under each key: (kept - gone) / (kept + gone), with ``kept`` the lowest score that
+    stays and ``gone`` the highest one that is removed, of ``removed[key]`` units with the lowest scores.
+
+    It is the smallest relative change of scores, in [0, 1], that lets the two trade places: the larger one may fall and
+    the smaller one rise by that part of it. Keys that lose nothing, or everything, have no cut and are left out. Raises
+    a ``StudyError`` for negative scores.
+    """
+    _check_same_keys(scores, removed)
+    margins = {}
+    for key, (values, _) in _score_pairs(scores, scores).items():
+        if values.min(initial=0) < 0:
+            raise StudyError(f"scores of {key!r} are negative: a margin relative to them has no meaning")
+        if 0 < removed[key] < values.size:
+            gone, kept = np.sort(values)[removed[key] - 1 : removed[key] + 1]
+            margins[key] = float((kept - gone) / (kept + gone)) if kept else 0.0
+    return margins
+
+
+def instability(before: float, after: float) -> float:
+    """The share of accuracy that is lost at the moment of pruning, (before - after) / before (Bartoldson et al. 2020,
+    arXiv 1906.03728).
+    """
+    if not 0 < before <= 1 or not 0 <= after <= 1:
+        raise StudyError(f"instability needs accuracies in (0, 1] and [0, 1], not {before!r} and {after!r}")
+    return (before - after) / before
 
 
 def relative_change(x: Mapping, y: Mapping) -> float:
@@ -110,6 +143,21 @@ def relative_change(x: Mapping, y: Mapping) -> float:
     if reference == 0:
         raise StudyError("relative change is undefined: the reference scores are all zero")
     return float(np.sqrt(sum(np.sum((left - right) ** 2) for left, right in pairs) / reference))
+
+
+def _correlations(x: Mapping, y: Mapping, correlation) -> dict[str, float]:
+    result = {}
+    for key, (left, right) in _score_pairs(x, y).items():
+        if left.size == 0 or np.ptp(left) == 0 or np.ptp(right) == 0:
+            raise StudyError(f"scores of {key!r} are all equal: their rank correlation is undefined")
+        result[key] = float(correlation(left, right).statistic)
+    return result
+
+
+def _mean(by_key: Mapping[str, float]) -> float:
+    if not by_key:
+        raise StudyError("rank correlation needs scores under at least one key")
+    return float(np.mean(list(by_key.values())))
 
 
 def _jaccard(common: int, in_a: int, in_b: int) -> float:

@@ -66,7 +66,7 @@ def paired_permutation_test(a, b, *, resamples: int = 10_000, seed: int = 0) -> 
     smallest exact p is 2**(1 - n): six seeds reach 0.031, so a table of two or more six-seed tests holds
     nothing significant at 5 % after :func:`holm`. Fewer than 6 pairs raise a ``StudyError``.
     """
-    difference = _paired_difference(a, b)
+    difference = _paired_difference(a, b, MIN_PAIRS, "p-value")
     n = difference.size
     exact = n <= EXACT_PAIRS
     if exact:
@@ -77,6 +77,45 @@ def paired_permutation_test(a, b, *, resamples: int = 10_000, seed: int = 0) -> 
     threshold = abs(difference.sum()) - 1e-12 * np.abs(difference).sum()
     hits = int(np.sum(np.abs(signs @ difference) >= threshold))
     return hits / len(signs) if exact else (hits + 1) / (resamples + 1)
+
+
+def paired_effect(a, b) -> float:
+    """The mean of a - b over its standard deviation (Cohen's d for pairs), shape (n,) each, at least two pairs.
+
+    Differences that are all equal have an infinite effect, or none where they are zero.
+    """
+    difference = _paired_difference(a, b, at_least=2, what="effect size")
+    mean, spread = difference.mean(), difference.std(ddof=1)
+    if spread <= 1e-12 * np.abs(difference).max():  # equal but for rounding
+        return float(np.sign(mean) * np.inf) if mean else 0.0
+    return float(mean / spread)
+
+
+def variance_components(values, factors: Sequence[str]) -> dict[str, float]:
+    """Variance of a measurement by where it comes from, for a full crossing of random factors.
+
+    ``values``: shape (levels of the first factor, levels of the second, ...), one measurement a cell. The components
+    of the main effects and of the ``rest`` (all interactions and the error) are estimated by the expected mean squares
+    of the balanced analysis of variance (Searle, Casella and McCulloch 1992, chapter 4): unbiased, so that a component
+    near zero may come out negative. Extra leading axes are averaged over: shape (units, ...) gives mean components.
+    """
+    values, count = np.asarray(values, dtype=np.float64), len(factors)
+    levels = values.shape[values.ndim - count :]
+    if count < 2 or values.ndim < count or min(levels) < 2:
+        raise StudyError(f"{count} factors need an axis of at least two levels each, not shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise StudyError("variance components need finite values")
+    axes = tuple(range(values.ndim - count, values.ndim))
+    centred = values - values.mean(axis=axes, keepdims=True)
+    left, cells, squares = centred, np.prod(levels), {}
+    for factor, axis in zip(factors, axes):
+        effect = centred.mean(axis=tuple(other for other in axes if other != axis), keepdims=True)
+        squares[factor] = cells / values.shape[axis] * (effect**2).sum(axis=axes) / (values.shape[axis] - 1)
+        left = left - effect
+    freedom = cells - 1 - sum(level - 1 for level in levels)
+    rest = (left**2).sum(axis=axes) / freedom
+    found = {f: (squares[f] - rest) * values.shape[axis] / cells for f, axis in zip(factors, axes)}
+    return {name: float(np.mean(value)) for name, value in (found | {"rest": rest}).items()}
 
 
 def holm(pvalues) -> np.ndarray:
@@ -124,12 +163,12 @@ def _check_level(level: float) -> None:
         raise StudyError(f"level must lie strictly between 0 and 1, not {level}")
 
 
-def _paired_difference(a, b) -> np.ndarray:
+def _paired_difference(a, b, at_least: int, what: str) -> np.ndarray:
     a, b = _finite(a, "a"), _finite(b, "b")
     if a.size != b.size:
         raise StudyError(f"a paired test needs one b for each a, not {a.size} and {b.size} values")
-    if a.size < MIN_PAIRS:
-        raise StudyError(f"no p-value from fewer than {MIN_PAIRS} seeds (got {a.size})")
+    if a.size < at_least:
+        raise StudyError(f"no {what} from fewer than {at_least} seeds (got {a.size})")
     return a - b
 
 

@@ -120,6 +120,54 @@ def test_spearman_by_hand_and_under_monotone_maps():
     assert stability.spearman(x, mapped) == pytest.approx(1)
 
 
+def test_kendall_by_hand_and_under_monotone_maps():
+    x = {"a": np.array([1.0, 2, 3, 4]), "b": np.array([1.0, 2, 3])}
+    y = {"a": np.array([1.0, 3, 2, 4]), "b": np.array([-1.0, -2, -3])}
+    assert stability.kendall_by_key(x, y) == pytest.approx({"a": (5 - 1) / 6, "b": -1})
+    assert stability.kendall(x, y) == pytest.approx((4 / 6 - 1) / 2)
+    assert stability.kendall(x, {key: np.exp(3 * values) for key, values in x.items()}) == pytest.approx(1)
+    rng = np.random.default_rng(0)
+    assert abs(stability.kendall({"a": rng.normal(size=2000)}, {"a": rng.normal(size=2000)})) < 4 * 2 / 3 / 2000**0.5
+
+
+@pytest.mark.parametrize("correlation", [stability.spearman, stability.kendall])
+def test_correlation_of_constant_or_missing_scores_is_an_error(correlation):
+    with pytest.raises(StudyError, match="scores of 'a' are all equal"):
+        correlation({"a": [1.0, 1.0]}, {"a": [1.0, 2.0]})
+    with pytest.raises(StudyError, match="needs scores under at least one key"):
+        correlation({}, {})
+
+
+def test_margin_by_hand():
+    scores = {"a": [4.0, 1.0, 2.0, 3.0], "b": [1.0, 1.0, 5.0], "c": [1.0, 2.0], "d": [0.0, 0.0, 1.0]}
+    margins = stability.cut_margin(scores, {"a": 2, "b": 1, "c": 0, "d": 2})
+    assert margins == pytest.approx({"a": 1 / 5, "b": 0, "d": 1})
+    assert stability.cut_margin({"a": [0.0, 0.0]}, {"a": 1}) == {"a": 0}
+    with pytest.raises(StudyError, match="scores of 'a' are negative"):
+        stability.cut_margin({"a": [-1.0, 2.0]}, {"a": 1})
+
+
+def test_no_smaller_relative_change_than_the_margin_moves_the_cut():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        values = rng.exponential(size=12)
+        (margin,) = stability.cut_margin({"a": values}, {"a": 4}).values()
+        gone = set(np.argsort(values)[:4])
+        for _ in range(20):
+            changed = values * (1 + 0.999 * margin * rng.choice((-1, 1), size=12))
+            assert set(np.argsort(changed)[:4]) == gone
+        worst = values * np.where(np.isin(np.arange(12), list(gone)), 1 + 1.001 * margin, 1 - 1.001 * margin)
+        assert set(np.argsort(worst)[:4]) != gone
+
+
+def test_instability_by_hand():
+    assert stability.instability(0.5, 0.4) == pytest.approx(0.2)
+    assert stability.instability(0.4, 0.4) == 0 and stability.instability(0.4, 0.5) == pytest.approx(-0.25)
+    for before, after in ((0.0, 0.1), (1.5, 0.1), (0.5, -0.1), (float("nan"), 0.5)):
+        with pytest.raises(StudyError, match="instability needs accuracies"):
+            stability.instability(before, after)
+
+
 def test_relative_change_by_hand():
     x = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([4.0])}
     y = {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([4.0])}
