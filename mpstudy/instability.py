@@ -1,0 +1,91 @@
+"""How far a pruning decision moves when something changes before the scores are taken.
+
+A *change* is the name of a perturbation of the weights or the arithmetic (:data:`mpstudy.perturb.PERTURBATIONS`), or
+
+* ``sample``: another calibration sample from the same corpus,
+* ``corpus-NAME``, ``samples-N``, ``length-N``: another corpus, number of rows, or tokens a row,
+* ``pruned-RATIO``: the units that the same scores remove first at that ratio are zero already,
+* a name among ``weights``: a model's weights in place of the study's, such as those after some steps of fine-tuning.
+
+:func:`scores_under` gives the scores after a change, :func:`agreement` what became of the mask.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from . import perturb, stability
+from .errors import StudyError
+from .scores import Scores
+
+CALIBRATION = {"corpus": ("calibration", str), "samples": ("samples", int), "length": ("length", int)}
+
+
+def scores_under(
+    study, change: str, pruner: str, *, sample: int, draw: int = 0, weights: dict | None = None, **settings
+) -> Scores:
+    """Scores of ``pruner`` on calibration sample ``sample`` after ``change``.
+
+    ``draw``: seed of a random change; for ``sample`` the number of the other sample. ``settings``: the pruner's, and
+    its ``seed``. Raises :class:`StudyError` for an unknown change.
+    """
+    if change == "sample":
+        return study.scores(pruner, sample=draw, **settings)
+    kind, _, value = change.partition("-")
+    if kind in CALIBRATION:
+        name, parse = CALIBRATION[kind]
+        return study.calibrated(**{name: parse(value)}).scores(pruner, sample=sample, **settings)
+    with _changed(study, change, pruner, sample, draw, weights or {}, settings):
+        return study.scores(pruner, sample=sample, **settings)
+
+
+@contextmanager
+def _changed(study, change, pruner, sample, draw, weights, settings):
+    kind, _, value = change.partition("-")
+    if change in perturb.PERTURBATIONS:
+        context = perturb.perturbed(change, study.model, draw)
+    elif change in weights:
+        context = perturb.replaced(study.model, weights[change])
+    elif kind == "pruned":
+        plan = study.plan(study.scores(pruner, sample=sample, **settings), float(value))
+        context = perturb.zeroed(study.model, plan)
+    else:
+        known = [*perturb.PERTURBATIONS, "sample", *(f"{name}-..." for name in CALIBRATION), "pruned-...", *weights]
+        raise StudyError(f"unknown change {change!r}; known: {', '.join(known)}")
+    with context:
+        yield
+
+
+def agreement(study, before: Scores, after: Scores, ratio: float) -> dict[str, float]:
+    """How much of a mask stays: measures of :mod:`mpstudy.stability` at ``ratio``, over all pruned layers.
+
+    ``jaccard`` with its ``chance`` value, ``corrected`` (chance-corrected overlap), rank correlations ``spearman`` and
+    ``kendall``, ``score_change`` (relative l2), ``margin`` (median over layers and kinds of the margin at the cut of
+    ``before``).
+    """
+    old, new = (study.plan(scores, ratio).mask() for scores in (before, after))
+    removed = {key: len(indices) for key, indices in old.items()}
+    margins = list(stability.cut_margin(before.values, removed).values())
+    return {
+        "jaccard": stability.jaccard(old, new),
+        "chance": stability.expected_jaccard(removed, study.units.counts),
+        "corrected": stability.chance_corrected_overlap(old, new, study.units.counts),
+        "spearman": stability.spearman(before.values, after.values),
+        "kendall": stability.kendall(before.values, after.values),
+        "score_change": stability.relative_change(before.values, after.values),
+        "margin": float(np.median(margins)) if margins else float("nan"),
+    }
+
+
+def log_scores(scores: Scores) -> dict[str, np.ndarray]:
+    """Natural logarithms of the scores, each unit set's own mean taken off: what decides the order within a layer.
+
+    Raises :class:`StudyError` for scores of zero, which have no logarithm.
+    """
+    found = {}
+    for key, values in scores.values.items():
+        values = np.asarray(values, dtype=np.float64)
+        if not (values > 0).all():
+            raise StudyError(f"scores of {key!r} hold a value <= 0, which has no logarithm")
+        found[key] = np.log(values) - np.log(values).mean()
+    return found

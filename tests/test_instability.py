@@ -1,0 +1,93 @@
+"""Changes before scoring do what their names say, and agreement is measured as defined."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_folder, tiny_model
+
+from mpstudy import data, models, perturb
+from mpstudy.errors import StudyError
+from mpstudy.instability import agreement, log_scores, scores_under
+from mpstudy.scores import Scores
+from mpstudy.study import Study
+
+SENTENCES = [f"On day {day} the people said that {day} times {day} is {day * day}." for day in range(60)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", num_hidden_layers=3)
+
+
+@pytest.fixture
+def study(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "default_device", lambda: "cpu")
+    monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
+    monkeypatch.setattr(data, "load_texts", {"sotu-early": SENTENCES[:30], "wiki": SENTENCES[30:]}.__getitem__)
+    return Study(folder, "1-2", "sotu-early", samples=3, length=24, corpora=["wiki"], window=32, windows=4)
+
+
+def same(first: Scores, second: Scores) -> bool:
+    return all(torch.equal(first.values[key], second.values[key]) for key in first.values)
+
+
+def test_changes_of_the_calibration(study):
+    assert same(scores_under(study, "sample", "taylor", sample=0, draw=2), study.scores("taylor", sample=2))
+    for change, setting in (("corpus-wiki", "calibration"), ("samples-5", "samples"), ("length-12", "length")):
+        value = change.partition("-")[2]
+        other = study.calibrated(**{setting: value if setting == "calibration" else int(value)})
+        expected = other.scores("taylor", sample=1)
+        assert same(scores_under(study, change, "taylor", sample=1), expected)
+        assert not same(expected, study.scores("taylor", sample=1))
+
+
+def test_changes_of_the_weights(study):
+    before = study.scores("taylor", sample=0)
+    with perturb.perturbed("noise-1e-2", study.model, 4):
+        expected = study.scores("taylor", sample=0)
+    assert same(scores_under(study, "noise-1e-2", "taylor", sample=0, draw=4), expected)
+    other = tiny_model(seed=5, num_hidden_layers=3).state_dict()
+    found = scores_under(study, "tuned", "taylor", sample=0, weights={"tuned": other})
+    assert not same(found, before) and not same(found, expected)
+    assert same(study.scores("taylor", sample=0), before)
+
+
+def test_units_that_are_gone_already_come_first(study):
+    before = study.scores("taylor", sample=0)
+    after = scores_under(study, "pruned-0.3", "taylor", sample=0)
+    gone = study.plan(before, 0.3).mask()
+    for key, values in after.values.items():
+        assert set(gone[key]) <= set(np.flatnonzero(values == 0))
+    assert agreement(study, before, after, 0.3)["jaccard"] == 1
+
+
+def test_settings_reach_the_pruner(study):
+    found = scores_under(study, "bfloat16", "moreau", sample=0, rho=0.01, max_steps=2)
+    assert found.meta["rho"] == 0.01 and found.meta["max_steps"] == 2
+    first, second = (scores_under(study, "bfloat16", "random", sample=0, seed=seed) for seed in (0, 1))
+    assert not same(first, second)
+
+
+@pytest.mark.parametrize("change", ["int3", "noise", "tuned", "words-3"])
+def test_an_unknown_change_is_named(study, change):
+    with pytest.raises(StudyError, match=f"unknown change {change!r}; known: bfloat16, .*sample, corpus-"):
+        scores_under(study, change, "taylor", sample=0)
+
+
+def test_agreement_of_equal_and_of_opposite_scores(study):
+    scores = study.scores("taylor", sample=0)
+    found = agreement(study, scores, scores, 0.25)
+    assert found["jaccard"] == found["corrected"] == 1
+    assert found["spearman"] == pytest.approx(1) and found["kendall"] == pytest.approx(1)
+    assert found["score_change"] == 0 and 0 < found["chance"] < 1 and 0 < found["margin"] < 1
+    opposite = Scores({key: values.max() - values for key, values in scores.values.items()})
+    found = agreement(study, scores, opposite, 0.25)
+    assert found["jaccard"] == 0 and found["corrected"] < 0 and found["spearman"] == pytest.approx(-1)
+    assert np.isnan(agreement(study, scores, scores, 0.0)["margin"])
+
+
+def test_log_scores_are_centred_by_key():
+    found = log_scores(Scores({"a": torch.tensor([1.0, np.e**2]), "b": torch.tensor([5.0])}))
+    assert found["a"] == pytest.approx([-1, 1]) and found["b"] == pytest.approx([0])
+    with pytest.raises(StudyError, match="scores of 'a' hold a value <= 0"):
+        log_scores(Scores({"a": torch.tensor([0.0, 1.0])}))
