@@ -9,10 +9,10 @@ import re
 
 from .errors import StudyError, check_choice
 
+COUNTS = ("samples", "windows", "task_items", "train_rows", "validation_rows", "tuning_rows", "repeats")
+COUNTS += ("max_steps", "release_steps", "budget")
 LOWEST = {"length": 2, "window": 2}  # tokens: the first of a window is not predicted
-LOWEST |= dict.fromkeys(
-    ("samples", "windows", "task_items", "train_rows", "validation_rows", "repeats", "max_steps", "release_steps"), 1
-)
+LOWEST |= dict.fromkeys(COUNTS, 1)
 
 
 def validate(parameters: dict) -> None:
@@ -55,10 +55,16 @@ def _corpus(name, kind="text") -> None:
     check_choice("corpus", name, {c for c, corpus in CORPORA.items() if corpus.kind == kind})
 
 
-def _perturbation(name) -> None:
-    from .perturb import PERTURBATIONS
+def _change(name) -> None:
+    from .instability import check_change
 
-    check_choice("perturbation", name, PERTURBATIONS)
+    check_change(name, weights=("tuned",))
+
+
+def _crossed(seeds) -> None:
+    _each(_seed)(seeds)
+    if len(seeds) < 2:
+        raise StudyError(f"crossed needs at least two seeds, not {seeds!r}")
 
 
 def _task(name) -> None:
@@ -114,7 +120,11 @@ def _layers(value) -> None:
 RULES = {
     "pruner": _pruner,
     "pruners": _each(_pruner),
-    "perturbations": _each(_perturbation),
+    "compared": _each(_pruner),
+    "changes": _each(_change),
+    "compared_changes": _each(_change),
+    "common_changes": _each(_change),
+    "crossed": _crossed,
     "calibration": _corpus,
     "corpora": _each(_corpus),
     "instructions": lambda name: _corpus(name, "instructions"),

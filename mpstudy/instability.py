@@ -15,10 +15,31 @@ from contextlib import contextmanager
 import numpy as np
 
 from . import perturb, stability
-from .errors import StudyError
+from .data import CORPORA
+from .errors import StudyError, check_choice
 from .scores import Scores
 
 CALIBRATION = {"corpus": ("calibration", str), "samples": ("samples", int), "length": ("length", int)}
+
+
+def check_change(change: str, weights=()) -> None:
+    """Raise :class:`StudyError` for a name that is no change."""
+    kind, _, value = str(change).partition("-")
+    if kind == "corpus":
+        check_choice("corpus", value, {name for name, corpus in CORPORA.items() if corpus.kind == "text"})
+    elif kind in ("samples", "length", "pruned") and not _is_number(value, whole=kind != "pruned"):
+        allowed = "a ratio in (0, 1)" if kind == "pruned" else "a whole number of at least 2"
+        raise StudyError(f"change {change!r} needs {allowed} after its dash")
+    elif kind not in ("samples", "length", "pruned", "corpus"):
+        more = ["sample", "corpus-NAME", "samples-N", "length-N", "pruned-RATIO", *weights]
+        check_choice("change", change, [*perturb.PERTURBATIONS, *more])
+
+
+def _is_number(text: str, whole: bool) -> bool:
+    try:
+        return int(text) >= 2 if whole else 0 < float(text) < 1
+    except ValueError:
+        return False
 
 
 def scores_under(
@@ -29,6 +50,7 @@ def scores_under(
     ``draw``: seed of a random change; for ``sample`` the number of the other sample. ``settings``: the pruner's, and
     its ``seed``. Raises :class:`StudyError` for an unknown change.
     """
+    check_change(change, weights or {})
     if change == "sample":
         return study.scores(pruner, sample=draw, **settings)
     kind, _, value = change.partition("-")
@@ -41,17 +63,14 @@ def scores_under(
 
 @contextmanager
 def _changed(study, change, pruner, sample, draw, weights, settings):
-    kind, _, value = change.partition("-")
+    value = change.partition("-")[2]
     if change in perturb.PERTURBATIONS:
         context = perturb.perturbed(change, study.model, draw)
     elif change in weights:
         context = perturb.replaced(study.model, weights[change])
-    elif kind == "pruned":
+    else:
         plan = study.plan(study.scores(pruner, sample=sample, **settings), float(value))
         context = perturb.zeroed(study.model, plan)
-    else:
-        known = [*perturb.PERTURBATIONS, "sample", *(f"{name}-..." for name in CALIBRATION), "pruned-...", *weights]
-        raise StudyError(f"unknown change {change!r}; known: {', '.join(known)}")
     with context:
         yield
 

@@ -53,7 +53,7 @@ def by_perturbation(frame: pd.DataFrame, panels: dict[str, str], note: str):
     order = list(dict.fromkeys(frame["perturbation"]))
     figure, axes = plt.subplots(1, len(panels), figsize=(FULL, 2.6), layout="constrained", squeeze=False)
     for axis, (column, label) in zip(axes[0], panels.items()):
-        pruners = _present(frame)
+        pruners = present(frame)
         for offset, pruner in zip(_dodge(len(pruners), 0.16), pruners):
             rows = summarise(frame[frame["pruner"] == pruner], ["perturbation"], column)
             places = np.array([order.index(name) for name in rows["perturbation"]]) + offset
@@ -64,7 +64,7 @@ def by_perturbation(frame: pd.DataFrame, panels: dict[str, str], note: str):
             axis.set_ylim(0, 1.03)
         else:
             axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
-        axis.set_xticks(range(len(order)), [_broken(name) for name in order])
+        axis.set_xticks(range(len(order)), [label_of(name) for name in order])
         axis.set_xlabel("change before scoring")
         axis.set_ylabel(label)
     axes[0][0].legend(loc="lower left", bbox_to_anchor=(0, 0.16), handletextpad=0.3)
@@ -91,7 +91,7 @@ def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
         )
         column[0].set_yscale("log")
         column[0].minorticks_off()
-        _plain_log_ticks(column[0])
+        plain_log_ticks(column[0])
         column[0].set_title(CORPORA.get(corpus, corpus))
         for axis in column[1:]:
             _over_ratio(axis, gaps[gaps["corpus"] == corpus], "change_percent")
@@ -116,7 +116,7 @@ def _against_taylor(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _over_ratio(axis, frame: pd.DataFrame, value: str) -> None:
     ratios = sorted(set(frame["ratio"]))
-    pruners = _present(frame)
+    pruners = present(frame)
     for offset, pruner in zip(_dodge(len(pruners), 0.07), pruners):
         rows = summarise(frame[frame["pruner"] == pruner], ["ratio"], value)
         points(axis, rows["ratio"].map(ratios.index) + offset, rows, pruner, line=True)
@@ -129,7 +129,7 @@ def by_layer(frame: pd.DataFrame, value: str, label: str, note: str, reference: 
     figure, axes = plt.subplots(1, len(kinds), figsize=(FULL, 2.4), layout="constrained", sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds):
         part = frame[frame["kind"] == kind]
-        for pruner in _present(part):
+        for pruner in present(part):
             rows = summarise(part[part["pruner"] == pruner], ["layer"], value)
             points(axis, rows["layer"], rows, pruner, line=True)
         if reference:
@@ -175,7 +175,7 @@ def recovery_curves(history: pd.DataFrame, note: str):
     """Validation loss over LoRA steps, mean and interval over seeds, a line a pruner."""
     figure, axis = plt.subplots(figsize=(COLUMN, 2.4), layout="constrained")
     measured = history.dropna(subset=["validation_loss"])
-    pruners = _present(measured)
+    pruners = present(measured)
     for offset, pruner in zip(_dodge(len(pruners), 0.25), pruners):
         rows = summarise(measured[measured["pruner"] == pruner], ["step"], "validation_loss")
         points(axis, rows["step"] + offset, rows, pruner, line=True)
@@ -194,7 +194,7 @@ def before_after(
     figure, axes = plt.subplots(1, len(groups), figsize=(FULL, 2.4), layout="constrained", squeeze=False)
     for axis, group in zip(axes[0], groups):
         part = frame[frame[by] == group]
-        pruners = _present(part)
+        pruners = present(part)
         for offset, pruner in zip(_dodge(len(pruners), 0.1), pruners):
             rows = summarise(part[part["pruner"] == pruner], ["state"], value)
             rows = rows.set_index("state").loc[["pruned", "recovered"]].reset_index()
@@ -212,16 +212,25 @@ def before_after(
     return figure
 
 
-def points(axis, places, rows, pruner, *, line, style="-", label=None):
+def points(axis, places, rows, pruner, *, line, style="-", label=None, across=False):
+    """Means with their intervals; ``across``: places along y, values along x."""
     errors = np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
     errors = np.nan_to_num(errors).clip(min=0)  # a single seed has no interval
-    look = {"color": _COLOURS[pruner], "marker": _MARKERS[pruner], "markersize": 4, "linewidth": 1, "elinewidth": 1}
-    look |= {"linestyle": style if line else "none", "label": label or pruner, "capsize": 2}
-    look["markerfacecolor"] = "white" if style == "--" else _COLOURS[pruner]
-    axis.errorbar(places, rows["mean"], yerr=errors, **look)
+    details = look(pruner) | {"linewidth": 1, "elinewidth": 1, "linestyle": style if line else "none", "capsize": 2}
+    details |= {"label": label or pruner, "markerfacecolor": "white" if style == "--" else _COLOURS[pruner]}
+    if across:
+        axis.errorbar(rows["mean"], places, xerr=errors, **details)
+    else:
+        axis.errorbar(places, rows["mean"], yerr=errors, **details)
 
 
-def _present(frame: pd.DataFrame) -> list[str]:
+def look(pruner: str) -> dict:
+    """The colour and the marker of a pruner, the same in every figure."""
+    return {"color": _COLOURS[pruner], "marker": _MARKERS[pruner], "markersize": 4, "label": pruner}
+
+
+def present(frame: pd.DataFrame) -> list[str]:
+    """The pruners of a frame in the order of the study."""
     unknown = set(frame["pruner"]) - set(PRUNERS)
     if unknown:
         raise StudyError(f"no colour for pruner {', '.join(sorted(unknown))}; add it to PRUNERS in mpstudy/plots.py")
@@ -232,13 +241,15 @@ def _dodge(count: int, step: float) -> np.ndarray:
     return (np.arange(count) - (count - 1) / 2) * step
 
 
-def _broken(name: str) -> str:
-    return {"bfloat16": "bf16", "float16": "fp16", "sample": "other\nsample"}.get(
-        name, name.replace("noise-", "noise\n")
-    )
+def label_of(change: str) -> str:
+    """The name of a change as a tick label of up to two lines."""
+    known = {"bfloat16": "bf16", "float16": "fp16", "float8": "fp8", "sample": "other\nsample", "tuned": "LoRA\nupdate"}
+    known |= {"bfloat16-arithmetic": "bf16\narithmetic", "float16-arithmetic": "fp16\narithmetic"}
+    return known.get(change, change.replace("-", "\n", 1))
 
 
-def _plain_log_ticks(axis) -> None:
+def plain_log_ticks(axis) -> None:
+    """Ticks at round numbers, written out."""
     low, high = axis.get_ylim()
     leading = (1, 3) if high > 100 * low else (1, 1.5, 2, 3, 5, 7)
     steps = [step * 10**power for power in range(1, 6) for step in leading]

@@ -15,8 +15,9 @@ NAN, INF = math.nan, math.inf
 
 
 COUNTS = ("samples", "length", "window", "windows", "task_items", "train_rows", "validation_rows", "repeats")
-COUNTS += ("max_steps", "release_steps")
-LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "perturbations", "corpora", "tasks")
+COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget")
+LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "common_changes")
+LISTS += ("compared", "compared_changes", "crossed", "corpora", "tasks")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,9 @@ def parameters(model: str) -> dict:
     return {
         "model": model, "layers": "1-4", "calibration": "sotu-early", "samples": 10, "length": 64,
         "corpora": ["sotu-late", "wiki"], "window": 128, "windows": 12, "ratio": 0.2, "ratios": [0.1, 0.2, 0.4],
-        "pruner": "taylor", "pruners": list(PRUNERS), "perturbations": list(PERTURBATIONS), "rho": 0.05,
+        "pruner": "taylor", "pruners": list(PRUNERS), "changes": [*PERTURBATIONS, "tuned"], "compared": ["moreau"],
+        "compared_changes": ["sample", "length-32"], "common_changes": ["corpus-wiki"], "crossed": [0, 1],
+        "tuning_rows": 8, "budget": 4, "rho": 0.05,
         "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
         "solvers": ["spectral", "plain"], "precision": 0.01, "noise": 0.01, "release_steps": 10,
         "instructions": "alpaca-demo", "train_rows": 8,
@@ -74,7 +77,9 @@ def test_values_at_the_edge_pass(model, edge):
         ({"corpora": ["wiki", "wikitext"]}, "unknown corpus 'wikitext'; known: .*wikitext2"),
         ({"instructions": "wiki"}, "unknown corpus 'wiki'; known: alpaca-cleaned, alpaca-demo"),
         ({"tasks": ["facts", "hellaswag"]}, "unknown zero-shot task 'hellaswag'; known: agreement, cloze, facts"),
-        ({"perturbations": ["int4"]}, "unknown perturbation 'int4'; known: bfloat16"),
+        ({"changes": ["int3"]}, "unknown change 'int3'; known: bfloat16"),
+        ({"common_changes": ["corpus-brown"]}, "unknown corpus 'brown'; known: "),
+        ({"crossed": [3]}, "crossed needs at least two seeds, not"),
         ({"solvers": ["spectral", "newton"]}, "unknown solver 'newton'; known: plain, spectral"),
         ({"model": "gpt-5"}, "no model 'gpt-5': give a bundled name"),
         ({"model": "/no/such/folder"}, "no model '/no/such/folder': give a bundled name"),

@@ -68,10 +68,24 @@ def test_settings_reach_the_pruner(study):
     assert not same(first, second)
 
 
-@pytest.mark.parametrize("change", ["int3", "noise", "tuned", "words-3"])
-def test_an_unknown_change_is_named(study, change):
-    with pytest.raises(StudyError, match=f"unknown change {change!r}; known: bfloat16, .*sample, corpus-"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *[(name, f"unknown change '{name}'; known: bfloat16, .*pruned-RATIO") for name in ("int3", "noise", "tuned")],
+        *[
+            (f"{kind}-{n}", "needs a whole number of at least 2")
+            for kind in ("samples", "length")
+            for n in ("x", "1", "")
+        ],
+        *[(f"pruned-{ratio}", r"needs a ratio in \(0, 1\)") for ratio in ("0", "1", "some", "nan")],
+        ("corpus-brown", "unknown corpus 'brown'; known: .*sotu-early"),
+        ("corpus-alpaca-demo", "unknown corpus 'alpaca-demo'"),
+    ],
+)
+def test_an_unusable_change_is_an_error_before_any_work(study, change, message):
+    with pytest.raises(StudyError, match=message):
         scores_under(study, change, "taylor", sample=0)
+    assert "model" not in vars(study)
 
 
 def test_agreement_of_equal_and_of_opposite_scores(study):
