@@ -11,8 +11,7 @@ from .errors import StudyError, check_choice
 
 COUNTS = ("samples", "windows", "task_items", "train_rows", "validation_rows", "tuning_rows", "repeats")
 COUNTS += ("max_steps", "release_steps", "budget")
-LOWEST = {"length": 2, "window": 2}  # tokens: the first of a window is not predicted
-LOWEST |= dict.fromkeys(COUNTS, 1)
+LOWEST = dict.fromkeys(COUNTS, 1) | {"length": 2, "window": 2}  # tokens: the first of a window is not predicted
 
 
 def validate(parameters: dict) -> None:
