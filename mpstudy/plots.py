@@ -54,7 +54,7 @@ def by_perturbation(frame: pd.DataFrame, panels: dict[str, str], note: str):
     figure, axes = plt.subplots(1, len(panels), figsize=(FULL, 2.6), layout="constrained", squeeze=False)
     for axis, (column, label) in zip(axes[0], panels.items()):
         pruners = present(frame)
-        for offset, pruner in zip(_dodge(len(pruners), 0.16), pruners):
+        for offset, pruner in zip(dodge(len(pruners), 0.16), pruners):
             rows = summarise(frame[frame["pruner"] == pruner], ["perturbation"], column)
             places = np.array([order.index(name) for name in rows["perturbation"]]) + offset
             points(axis, places, rows, pruner, line=False)
@@ -117,7 +117,7 @@ def _against_taylor(frame: pd.DataFrame) -> pd.DataFrame:
 def _over_ratio(axis, frame: pd.DataFrame, value: str) -> None:
     ratios = sorted(set(frame["ratio"]))
     pruners = present(frame)
-    for offset, pruner in zip(_dodge(len(pruners), 0.07), pruners):
+    for offset, pruner in zip(dodge(len(pruners), 0.07), pruners):
         rows = summarise(frame[frame["pruner"] == pruner], ["ratio"], value)
         points(axis, rows["ratio"].map(ratios.index) + offset, rows, pruner, line=True)
     axis.set_xticks(range(len(ratios)), [f"{ratio:.0%}" for ratio in ratios])
@@ -154,7 +154,7 @@ def against_taylor(frame: pd.DataFrame, note: str):
     axes[0].set_ylabel("Jaccard index with Taylor's mask")
     axes[0].set_ylim(0, 1.03)
     corpora = list(dict.fromkeys(frame["corpus"]))
-    for shift, corpus, style in zip(_dodge(len(corpora), 0.06), corpora, ("-", "--", ":")):
+    for shift, corpus, style in zip(dodge(len(corpora), 0.06), corpora, ("-", "--", ":")):
         rows = summarise(frame[frame["corpus"] == corpus], ["rho"], "change_percent")
         places = rows["rho"] * np.exp(shift)
         points(axes[1], places, rows, "moreau", line=True, style=style, label=CORPORA.get(corpus, corpus))
@@ -176,7 +176,7 @@ def recovery_curves(history: pd.DataFrame, note: str):
     figure, axis = plt.subplots(figsize=(COLUMN, 2.4), layout="constrained")
     measured = history.dropna(subset=["validation_loss"])
     pruners = present(measured)
-    for offset, pruner in zip(_dodge(len(pruners), 0.25), pruners):
+    for offset, pruner in zip(dodge(len(pruners), 0.25), pruners):
         rows = summarise(measured[measured["pruner"] == pruner], ["step"], "validation_loss")
         points(axis, rows["step"] + offset, rows, pruner, line=True)
     axis.set_xlabel("LoRA step")
@@ -195,7 +195,7 @@ def before_after(
     for axis, group in zip(axes[0], groups):
         part = frame[frame[by] == group]
         pruners = present(part)
-        for offset, pruner in zip(_dodge(len(pruners), 0.1), pruners):
+        for offset, pruner in zip(dodge(len(pruners), 0.1), pruners):
             rows = summarise(part[part["pruner"] == pruner], ["state"], value)
             rows = rows.set_index("state").loc[["pruned", "recovered"]].reset_index()
             points(axis, np.arange(2) + offset, rows, pruner, line=True)
@@ -237,7 +237,8 @@ def present(frame: pd.DataFrame) -> list[str]:
     return [pruner for pruner in PRUNERS if pruner in set(frame["pruner"])]
 
 
-def _dodge(count: int, step: float) -> np.ndarray:
+def dodge(count: int, step: float) -> np.ndarray:
+    """Offsets that keep ``count`` points at one place apart."""
     return (np.arange(count) - (count - 1) / 2) * step
 
 

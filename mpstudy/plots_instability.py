@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .plots import COLUMN, CORPORA, FULL, label_of, look, plain_log_ticks, points, present, stamp
+from .plots import COLUMN, CORPORA, FULL, dodge, label_of, look, plain_log_ticks, points, present, stamp
 from .stats import summarise
 
 KINDS = {"noise": "relative noise, σ|w|", "isotropic": "isotropic noise, σ"}
@@ -27,7 +27,7 @@ def dose_response(frame: pd.DataFrame, note: str):
         "two random masks", (0.02, frame["chance"].mean() + 0.015), xycoords=("axes fraction", "data"), fontsize=6.5
     )
     axes[0][0].set_ylabel("Jaccard index of the two masks")
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes[0][0].legend(loc="center left")
     stamp(figure, note)
     return figure
 
@@ -35,13 +35,22 @@ def dose_response(frame: pd.DataFrame, note: str):
 def by_change(frame: pd.DataFrame, note: str):
     """Jaccard index by ``change`` (one row each, the least stable last), pruners side by side, and chance as a line."""
     order = frame.groupby("change", sort=False)["jaccard"].mean().sort_values().index.tolist()
-    figure, axis = plt.subplots(figsize=(FULL, 0.8 + 0.23 * len(order)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(FULL, 0.8 + 0.27 * len(order)), layout="constrained")
     pruners = present(frame)
     for offset, pruner in zip(np.linspace(0.3, -0.3, len(pruners)), pruners):
         rows = summarise(frame[frame["pruner"] == pruner], ["change"], "jaccard")
         places = np.array([order.index(name) for name in rows["change"]]) + offset
         points(axis, places, rows, pruner, line=False, across=True)
     axis.axvline(frame["chance"].mean(), color="0.5", linestyle=":", linewidth=1)
+    axis.annotate(
+        "two random masks",
+        (frame["chance"].mean(), 0.99),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="top",
+        fontsize=6.5,
+    )
     axis.set_yticks(range(len(order)), [label_of(name).replace("\n", " ") for name in order])
     axis.set(xlabel="Jaccard index of the masks before and after the change", xlim=(0, 1.03))
     axis.grid(axis="y", color="0.92")
@@ -56,9 +65,10 @@ def over_ratio(frame: pd.DataFrame, note: str):
     figure, axes = plt.subplots(1, len(changes), figsize=(FULL, 2.4), layout="constrained", sharey=True, squeeze=False)
     for axis, change in zip(axes[0], changes):
         part = frame[frame["change"] == change]
-        for pruner in present(part):
+        pruners = present(part)
+        for offset, pruner in zip(dodge(len(pruners), 0.6), pruners):  # percent, so that intervals do not overlap
             rows = summarise(part[part["pruner"] == pruner], ["ratio"], "corrected")
-            points(axis, 100 * rows["ratio"], rows, pruner, line=True)
+            points(axis, 100 * rows["ratio"] + offset, rows, pruner, line=True)
         axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
         axis.set(xlabel="units removed (%)", title=label_of(change).replace("\n", " "))
     axes[0][0].set_ylabel("overlap of masks,\nchance-corrected")
