@@ -45,33 +45,6 @@ def stamp(figure, text: str) -> None:
     figure.text(0.995, -0.01, text, ha="right", va="top", fontsize=6, color="0.45")
 
 
-def by_perturbation(frame: pd.DataFrame, panels: dict[str, str], note: str):
-    """One panel for each column in ``panels`` (column -> axis label): perturbations along x, pruners side by side.
-
-    ``frame`` has ``perturbation``, ``pruner``, the columns of ``panels`` and, beside ``jaccard``, ``chance``.
-    """
-    order = list(dict.fromkeys(frame["perturbation"]))
-    figure, axes = plt.subplots(1, len(panels), figsize=(FULL, 2.6), layout="constrained", squeeze=False)
-    for axis, (column, label) in zip(axes[0], panels.items()):
-        pruners = present(frame)
-        for offset, pruner in zip(dodge(len(pruners), 0.16), pruners):
-            rows = summarise(frame[frame["pruner"] == pruner], ["perturbation"], column)
-            places = np.array([order.index(name) for name in rows["perturbation"]]) + offset
-            points(axis, places, rows, pruner, line=False)
-        if column == "jaccard":
-            axis.axhline(frame["chance"].mean(), color="0.5", linestyle=":", linewidth=1)
-            axis.annotate("two random masks", (0.02, frame["chance"].mean() + 0.015), color="0.4", fontsize=6.5)
-            axis.set_ylim(0, 1.03)
-        else:
-            axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
-        axis.set_xticks(range(len(order)), [label_of(name) for name in order])
-        axis.set_xlabel("change before scoring")
-        axis.set_ylabel(label)
-    axes[0][0].legend(loc="lower left", bbox_to_anchor=(0, 0.16), handletextpad=0.3)
-    stamp(figure, note)
-    return figure
-
-
 def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
     """Perplexity over the pruning ratio, a column a corpus; ``dense`` maps a corpus to its dense value.
 
