@@ -144,7 +144,7 @@ RULES = {
 
 
 def _check_recipe(parameters: dict) -> None:
-    names = {"lr", "epochs", "batch_size", "warmup_steps", "cutoff", "dropout"}
+    names = {"lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps", "cutoff", "dropout"}
     given = {name: parameters[name] for name in names & parameters.keys()}
     if given:
         from .recipe import Recipe

@@ -18,6 +18,7 @@ from .scores import Scores
 from .units import Units, prunable_units
 
 CALIBRATION = ("calibration", "samples", "length")
+BATCH_TOKENS = 1280  # of one backward pass
 
 
 @dataclass
@@ -66,9 +67,13 @@ class Study:
         return other
 
     def batches(self, seed: int) -> list[torch.Tensor]:
-        """The calibration sample of ``seed``: one batch, int64 (samples, length)."""
+        """The calibration sample of ``seed``, int64 (samples, length), as one batch or, where that would be too much
+        for the memory, as equally large ones.
+        """
         size = {"samples": self.samples, "length": self.length}
-        return [data.calibration_batch(self.tokenizer, self.calibration, seed=seed, **size)]
+        sample = data.calibration_batch(self.tokenizer, self.calibration, seed=seed, **size)
+        fitting = [n for n in range(1, self.samples + 1) if self.samples % n == 0 and n * self.length <= BATCH_TOKENS]
+        return list(sample.split(max(fitting, default=1)))
 
     def scores(self, pruner: str, *, sample: int, seed: int = 0, **settings) -> Scores:
         """Scores of the model as it is now (perturbed inside a ``with`` block) on calibration sample ``sample``."""

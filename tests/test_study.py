@@ -127,6 +127,18 @@ def test_the_arithmetic_is_part_of_what_a_score_is_known_by(study, calls):
     assert calls["score"] == 2 and not same(rounded.values, within.values)
 
 
+@pytest.mark.parametrize(("samples", "length", "rows"), [(10, 64, 10), (10, 256, 5), (7, 256, 1), (6, 2000, 1)])
+def test_a_large_sample_comes_in_batches_of_equal_size(study, samples, length, rows, monkeypatch):
+    monkeypatch.setattr(
+        data,
+        "calibration_batch",
+        lambda *_, seed, samples, length: torch.arange(samples * length).view(samples, length),
+    )
+    batches = study.calibrated(samples=samples, length=length).batches(0)
+    assert {tuple(batch.shape) for batch in batches} == {(rows, length)}
+    assert torch.cat(batches).flatten().tolist() == list(range(samples * length))
+
+
 def test_another_calibration_shares_the_model(study, folder):
     other = study.calibrated(length=20, samples=3)
     assert other.model is study.model and other.batches(0)[0].shape == (3, 20)
