@@ -64,7 +64,7 @@ def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
         )
         column[0].set_yscale("log")
         column[0].minorticks_off()
-        plain_log_ticks(column[0])
+        _plain_log_ticks(column[0])
         column[0].set_title(CORPORA.get(corpus, corpus))
         for axis in column[1:]:
             _over_ratio(axis, gaps[gaps["corpus"] == corpus], "change_percent")
@@ -222,8 +222,7 @@ def label_of(change: str) -> str:
     return known.get(change, change.replace("-", "\n", 1))
 
 
-def plain_log_ticks(axis) -> None:
-    """Ticks at round numbers, written out."""
+def _plain_log_ticks(axis) -> None:
     low, high = axis.get_ylim()
     leading = (1, 3) if high > 100 * low else (1, 1.5, 2, 3, 5, 7)
     steps = [step * 10**power for power in range(1, 6) for step in leading]

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .plots import COLUMN, CORPORA, FULL, dodge, label_of, look, plain_log_ticks, points, present, stamp
+from .plots import COLUMN, CORPORA, FULL, dodge, label_of, look, points, present, stamp
 from .stats import summarise
 
 KINDS = {"noise": "relative noise, σ|w|", "isotropic": "isotropic noise, σ"}
@@ -122,11 +122,7 @@ def steady_and_good(frame: pd.DataFrame, corpora: list[str], note: str):
         for pruner in present(frame):
             row = frame[frame["pruner"] == pruner]
             axis.plot(row["jaccard"], row[f"perplexity_{corpus}"], linestyle="none", **look(pruner))
-        axis.set(
-            yscale="log", xlabel="Jaccard index under another calibration sample", title=CORPORA.get(corpus, corpus)
-        )
-        axis.minorticks_off()
-        plain_log_ticks(axis)
+        axis.set(xlabel="Jaccard index under another calibration sample", title=CORPORA.get(corpus, corpus))
     axes[0][0].set_ylabel("perplexity of the pruned model")
     axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     stamp(figure, note)
