@@ -6,8 +6,6 @@ the measured coefficients follows an estimate for larger models.
 """
 
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -75,9 +73,9 @@ def measure(name: str) -> dict:
     if METHODS[name]:
         pruner, settings = METHODS[name]
         own = partial(pruners.score, pruner, model, [tokens], units, **settings)
-    before = _resident()
+    before = _reset_peak()
     own()
-    memory = (_peak() - before) / weights
+    memory = (_status("VmHWM") - before) / weights
     rounds = [(_step_seconds(model, plain), _step_seconds(model, own)) for _ in range(ROUNDS)]
     seconds, ratio = (
         statistics.median(own for _, own in rounds),
@@ -134,15 +132,17 @@ def _parameters() -> int:
     return layers * (4 * hidden**2 + 3 * hidden * mlp + 2 * hidden) + hidden + 2 * hidden * MODEL["vocab_size"]
 
 
-def _resident() -> int:
-    """Bytes of memory this process holds now."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _reset_peak() -> int:
+    """Forget the most memory this process has held so far; bytes it holds now."""
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+    return _status("VmRSS")
 
 
-def _peak() -> int:
-    """Bytes of memory this process held at most."""
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, _resident())
+def _status(field: str) -> int:
+    """Bytes of memory by a field of this process's status: ``VmRSS``, what it holds, or ``VmHWM``, its peak."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

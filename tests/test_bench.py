@@ -19,7 +19,7 @@ def test_every_method_is_measured(monkeypatch, method):
     monkeypatch.setattr(bench, "MODEL", SMALL)
     monkeypatch.setattr(bench, "BATCH", (2, 16))
     row = bench.measure(method)
-    assert row["seconds"] > 0 and row["memory"] >= 0 and row["ratio"] > 0
+    assert row["seconds"] > 0 and abs(row["memory"]) < 1000 and row["ratio"] > 0
 
 
 def test_the_estimate_scales_with_the_model(monkeypatch, capsys):
