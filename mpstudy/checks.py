@@ -120,6 +120,7 @@ RULES = {
     "pruner": _pruner,
     "pruners": _each(_pruner),
     "compared": _each(_pruner),
+    "rivals": _each(_pruner),
     "changes": _each(_change),
     "compared_changes": _each(_change),
     "common_changes": _each(_change),

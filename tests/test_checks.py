@@ -17,7 +17,7 @@ NAN, INF = math.nan, math.inf
 COUNTS = ("samples", "length", "window", "windows", "task_items", "train_rows", "validation_rows", "repeats")
 COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget")
 LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "common_changes")
-LISTS += ("compared", "compared_changes", "crossed", "corpora", "tasks")
+LISTS += ("compared", "rivals", "compared_changes", "crossed", "corpora", "tasks")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def parameters(model: str) -> dict:
         "model": model, "layers": "1-4", "calibration": "sotu-early", "samples": 10, "length": 64,
         "corpora": ["sotu-late", "wiki"], "window": 128, "windows": 12, "ratio": 0.2, "ratios": [0.1, 0.2, 0.4],
         "pruner": "taylor", "pruners": list(PRUNERS), "changes": [*PERTURBATIONS, "tuned"], "compared": ["moreau"],
+        "rivals": ["l2"],
         "compared_changes": ["sample", "length-32"], "common_changes": ["corpus-wiki"], "crossed": [0, 1],
         "tuning_rows": 8, "budget": 4, "rho": 0.05,
         "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
