@@ -13,12 +13,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_there_are_three_examples():
-    assert len(EXAMPLES) == 3
+def test_there_are_four_examples():
+    assert len(EXAMPLES) == 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", EXAMPLES, ids=["model", "pruner", "perturbation"])
+@pytest.mark.parametrize("source", EXAMPLES, ids=["model", "pruner", "perturbation", "masks"])
 def test_example_runs_and_prints_finite_numbers(source, tmp_path):
     script = tmp_path / "example.py"
     script.write_text(source, encoding="utf-8")
