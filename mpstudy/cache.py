@@ -60,7 +60,7 @@ def cached_json(kind: str, key: dict, module: str, compute: Callable[[], dict]) 
 
     The result carries ``seconds``, what it took when it was computed.
     """
-    path = _path(kind, key, module, ".json")
+    path = path_of(kind, key, module, ".json")
     if path.is_file():
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def cached_file(kind: str, key: dict, module: str, cls, compute: Callable):
     """The same for a value with ``save(path)``, ``cls.load(path)`` and ``meta``, such as
     :class:`mpstudy.scores.Scores`.
     """
-    path = _path(kind, key, module, ".safetensors")
+    path = path_of(kind, key, module, ".safetensors")
     if path.is_file():
         return cls.load(path)
     value, seconds = _timed(compute)
@@ -96,6 +96,7 @@ def _timed(compute: Callable):
     return value, seconds
 
 
-def _path(kind: str, key: dict, module: str, suffix: str) -> Path:
+def path_of(kind: str, key: dict, module: str, suffix: str) -> Path:
+    """Where the result of ``key`` lies, or what stands beside it with another ``suffix``."""
     content = json.dumps(key | {"code": library_digest(module), "torch": torch.__version__}, sort_keys=True)
     return folder() / kind / (hashlib.sha256(content.encode()).hexdigest() + suffix)

@@ -41,10 +41,14 @@ examples:
 _RECOVER = """
 Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned
 checkpoint.
---instructions is a corpus name (alpaca-demo, alpaca-cleaned); --validation rows are held out.
+--instructions is a corpus name (alpaca-demo, alpaca-cleaned); --validation rows are held out, and the weights with the
+lowest loss on them are kept. A training that was killed goes on where it was when the same command is given again.
+Several processes share the work of each step; on one node and on each of several:
 
-example:
+examples:
   python -m mpstudy recover pruned/ --rows 400 --epochs 1 --batch-size 8 --lr 5e-4 --warmup-steps 5 --out recovered/
+  torchrun --nproc-per-node 4 -m mpstudy recover pruned/ --instructions alpaca-cleaned --out recovered/
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m mpstudy recover ...
 """
 
 
@@ -111,16 +115,17 @@ def _add_evaluate(parser) -> None:
 
 
 def _add_recover(parser) -> None:
-    from .recipe import Recipe
+    from .recipe import CHOICES, Recipe
 
     parser.add_argument("model", metavar="FOLDER")
     parser.add_argument("--instructions", default="alpaca-demo")
     parser.add_argument("--rows", type=int, help="train on so many rows (default: all but the validation rows)")
     parser.add_argument("--validation", type=int, default=50)
     for name, default in vars(Recipe()).items():
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}"
-        )
+        kind = {"action": argparse.BooleanOptionalAction} if isinstance(default, bool) else {"type": type(default)}
+        if name in CHOICES:
+            kind = {"choices": CHOICES[name]}
+        parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"default {default}", **kind)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.set_defaults(func=recover)
@@ -219,15 +224,28 @@ def recover(options) -> None:
     training, validation = data.split_instructions(rows, validation=options.validation, seed=options.seed)
     if options.rows is not None and not 0 < options.rows <= len(training):
         raise StudyError(f"--rows {options.rows} of {len(training)} training rows: allowed is 1 to {len(training)}")
+    from accelerate import PartialState
+
     from . import recover
 
+    state = options.out.with_name(f"{options.out.name}.state")
+    if state.exists():
+        print(f"goes on from {state}", file=sys.stderr)
     tokenizer, model = models.load_tokenizer(options.model), models.load_model(options.model)
     adapter = recover.train_adapter(
-        model, tokenizer, training[: options.rows], validation, recipe=recipe, seed=options.seed, log=_Steps()
+        model,
+        tokenizer,
+        training[: options.rows],
+        validation,
+        recipe=recipe,
+        seed=options.seed,
+        log=_Steps(),
+        state=state,
     )
-    merged = recover.merge_adapter(model, adapter)
-    checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta={"recovery": adapter.meta})
-    print(f"{options.out}: recovered, validation loss {_last_validation(adapter):.4f} nats")
+    if PartialState().is_main_process:
+        merged = recover.merge_adapter(model, adapter)
+        checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta={"recovery": adapter.meta})
+        print(f"{options.out}: recovered, validation loss {_best_validation(adapter):.4f} nats")
 
 
 class _Steps:
@@ -247,8 +265,8 @@ class _Steps:
             print(text, end="\r", file=sys.stderr)
 
 
-def _last_validation(adapter) -> float:
-    return next(row["validation_loss"] for row in reversed(adapter.meta["history"]) if "validation_loss" in row)
+def _best_validation(adapter) -> float:
+    return next(row for row in adapter.meta["history"] if row["step"] == adapter.meta["best_step"])["validation_loss"]
 
 
 def _calibration(options):

@@ -3,35 +3,43 @@
 import math
 from dataclasses import dataclass, fields
 
-from .errors import StudyError
+from .errors import StudyError, check_choice
+
+CHOICES = {"optimiser": ("adamw", "adamp"), "schedule": ("linear", "cosine"), "loss_on": ("response", "all")}
+FROM_ZERO = ("dropout", "warmup_steps", "weight_decay")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of LoRA recovery; the defaults are LLM-Pruner's."""
+    """Settings of LoRA recovery; the defaults are LLM-Pruner's (arXiv 2305.11627), and those of its trainer."""
 
     r: int = 8
     alpha: int = 16
     dropout: float = 0.05
     lr: float = 1e-4
     epochs: int = 2
-    batch_size: int = 64  # rows per optimiser step
-    micro_batch_size: int = 4  # rows per backward pass: bounds memory
+    batch_size: int = 64  # rows per optimiser step, over all processes
+    micro_batch_size: int = 4  # bounds a backward pass to micro_batch_size * cutoff tokens
     warmup_steps: int = 100
     cutoff: int = 256  # tokens per example
+    schedule: str = "linear"  # decay of lr to 0 after the warm-up
+    optimiser: str = "adamw"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    loss_on: str = "response"
+    packing: bool = True  # several examples in a row instead of padding
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, a third more time
 
     def __post_init__(self):
         for field in fields(self):
-            value, lowest = (
-                getattr(self, field.name),
-                0 if field.name in ("dropout", "warmup_steps") else None,
-            )
-            wrong = isinstance(value, bool) or not isinstance(value, (int, field.type)) or not math.isfinite(value)
-            if wrong or (value < 0 if lowest == 0 else value <= 0) or (field.name == "dropout" and value >= 1):
-                allowed = "in [0, 1)" if field.name == "dropout" else ">= 0" if lowest == 0 else "> 0"
-                raise StudyError(
-                    f"recovery setting {field.name} must be a finite {field.type.__name__} {allowed}, not {value!r}"
-                )
+            value = getattr(self, field.name)
+            if field.name in CHOICES:
+                check_choice(f"recovery setting {field.name}", value, CHOICES[field.name])
+            elif field.type is bool:
+                if not isinstance(value, bool):
+                    raise StudyError(f"recovery setting {field.name} must be true or false, not {value!r}")
+            else:
+                _check_number(field, value)
 
     def steps(self, rows: int) -> int:
         """Optimiser steps of a training on ``rows`` examples; a warm-up that is no shorter is a :class:`StudyError`."""
@@ -39,3 +47,13 @@ class Recipe:
         if self.warmup_steps >= steps:
             raise StudyError(f"warmup_steps {self.warmup_steps} must be below the {steps} steps of {rows} rows")
         return steps
+
+
+def _check_number(field, value) -> None:
+    wrong = isinstance(value, bool) or not isinstance(value, (int, field.type)) or not math.isfinite(value)
+    too_low = wrong or (value < 0 if field.name in FROM_ZERO else value <= 0)
+    if too_low or (field.name == "dropout" and value >= 1):
+        allowed = "in [0, 1)" if field.name == "dropout" else ">= 0" if field.name in FROM_ZERO else "> 0"
+        raise StudyError(
+            f"recovery setting {field.name} must be a finite {field.type.__name__} {allowed}, not {value!r}"
+        )

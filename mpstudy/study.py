@@ -143,14 +143,16 @@ class Study:
 
     def recover(self, model, training: list[dict], validation: list[dict], recipe, *, seed: int, log=lambda row: None):
         """The recovered (merged) model and its adapter (see :mod:`mpstudy.recover`)."""
-        from . import recover  # PEFT takes seconds to import
+        from . import instructions, recover  # PEFT takes seconds to import
 
-        examples = [recover.encode(self.tokenizer, rows, recipe.cutoff) for rows in (training, validation)]
+        parts = (training, validation)
+        examples = [instructions.encode(self.tokenizer, rows, recipe.cutoff, recipe.loss_on) for rows in parts]
         tokens = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
         key = {"model": cache.weights_digest(model), "tokens": tokens, "recipe": asdict(recipe), "seed": seed}
-        compute = lambda: recover.train_adapter(  # noqa: E731
-            model, self.tokenizer, training, validation, recipe=recipe, seed=seed, log=log
-        )
         key |= {"threads": torch.get_num_threads()}
+        state = cache.path_of("adapters", key, "mpstudy.recover", ".state")
+        compute = lambda: recover.train_adapter(  # noqa: E731
+            model, self.tokenizer, training, validation, recipe=recipe, seed=seed, log=log, state=state
+        )
         adapter = cache.cached_file("adapters", key, "mpstudy.recover", recover.Adapter, compute)
         return recover.merge_adapter(model, adapter), adapter

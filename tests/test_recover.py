@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from peft import set_peft_model_state_dict
-from tiny import BYTES, ROWS, byte_tokenizer, pruned_model, tiny_model, tokens
+from tiny import BYTES, ROWS, pruned_model, tiny_model, tokens
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mpstudy import checkpoint, recover, surgery
 from mpstudy.errors import StudyError
+from mpstudy.instructions import alpaca_prompt
 from mpstudy.recipe import Recipe
 
 TRAINING, VALIDATION = ROWS[:9], ROWS[9:]
@@ -29,13 +30,9 @@ def tokenizer():
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    texts = [recover.alpaca_prompt(row) + row["output"] for row in ROWS]
+    texts = [alpaca_prompt(row) + row["output"] for row in ROWS]
     tokenizer.train_from_iterator(texts, BpeTrainer(vocab_size=BYTES, special_tokens=["<eos>"], show_progress=False))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
-
-
-def prompt_tokens(tokenizer, row) -> int:
-    return len(tokenizer(recover.alpaca_prompt(row)).input_ids)
 
 
 @pytest.fixture(scope="module")
@@ -51,70 +48,6 @@ def train(model, tokenizer, seed=0, **changes):
 def logits(model, batch):
     with torch.inference_mode():
         return model(input_ids=batch).logits
-
-
-# --- Prompts and labels -----------------------------------------------------------------------------------------
-
-
-def test_the_prompt_is_alpacas():
-    assert recover.alpaca_prompt({"instruction": "Add.", "input": "1 and 2", "output": "3"}) == (
-        "Below is an instruction that describes a task, paired with an input that provides further context. "
-        "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n### Response:\n"
-    )
-    assert recover.alpaca_prompt({"instruction": "Greet.", "input": "", "output": "Hello"}) == (
-        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-        "\n\n### Instruction:\nGreet.\n\n### Response:\n"
-    )
-
-
-def test_the_loss_is_on_the_response_and_its_end(tokenizer):
-    ((ids, labels),) = recover.encode(tokenizer, ROWS[:1], 1000)
-    length = prompt_tokens(tokenizer, ROWS[0])
-    assert tokenizer.decode(ids[:length]) == recover.alpaca_prompt(ROWS[0])
-    assert tokenizer.decode(ids[length:]) == ROWS[0]["output"] + "<eos>"
-    assert labels == [-100] * length + ids[length:]
-
-
-def test_long_rows_are_cut_and_rows_without_response_left_out(tokenizer):
-    lengths = [prompt_tokens(tokenizer, row) for row in ROWS[:2]]
-    assert lengths[0] > lengths[1] + 3
-    ((ids, labels),) = recover.encode(tokenizer, ROWS[:2], lengths[1] + 3)
-    assert len(ids) == len(labels) == lengths[1] + 3
-    assert sum(label != -100 for label in labels) == 3
-
-
-@pytest.mark.parametrize("rows", [[], ROWS])
-def test_rows_without_any_response_are_an_error(tokenizer, rows):
-    with pytest.raises(StudyError, match="no instruction row has a response within the first 20 tokens"):
-        recover.encode(tokenizer, rows, 20)
-
-
-def test_a_tokenizer_without_end_token_is_an_error():
-    tokenizer = byte_tokenizer()
-    tokenizer.eos_token = None
-    with pytest.raises(StudyError, match="end-of-text token"):
-        recover.encode(tokenizer, ROWS, 1000)
-
-
-def test_padding_has_neither_attention_nor_loss():
-    ids, labels, mask = recover._pad([([5, 6, 7], [-100, 6, 7]), ([8], [8])], 0)
-    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
-    assert labels.tolist() == [[-100, 6, 7], [8, -100, -100]]
-    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
-
-
-def test_the_validation_loss_is_the_mean_over_response_tokens(tokenizer):
-    model, examples = tiny_model(), recover.encode(tokenizer, ROWS[:5], 400)
-    total = count = 0
-    for ids, labels in examples:
-        logs = logits(model, torch.tensor([ids]))[0].double().log_softmax(-1)
-        for position, label in enumerate(labels[1:]):
-            if label != -100:
-                total, count = total - logs[position, label].item(), count + 1
-    for batch_size in (1, 2, 5):
-        loss = recover.response_loss(model, examples, tokenizer.pad_token_id, batch_size)
-        assert loss == pytest.approx(total / count, rel=1e-5)
 
 
 # --- Training ----------------------------------------------------------------------------------------------------
@@ -206,7 +139,7 @@ def test_unusable_weights_are_named_with_the_step(tokenizer):
 @pytest.mark.parametrize(("changes", "step"), [({}, 2), ({"batch_size": 9, "epochs": 1}, 1)])
 def test_a_learning_rate_that_diverges_is_named_with_the_step(tokenizer, changes, step):
     with pytest.raises(
-        StudyError, match=rf"the recovery (validation_)?loss is nan at step {step}; lower lr \(1e\+30\)"
+        StudyError, match=rf"the recovery (validation_)?loss is nan at step {step}; a lower lr may help"
     ):
         train(tiny_model(), tokenizer, lr=1e30, warmup_steps=0, **changes)
 
@@ -287,13 +220,17 @@ def test_an_adapter_that_changes_nothing_is_refused(adapter):
         recover.merge_adapter(pruned_model(), recover.Adapter(empty, adapter.meta))
 
 
+NUMBERS = [name for name, value in vars(Recipe()).items() if type(value) in (int, float)]
+
+
 # --- Recipe ------------------------------------------------------------------------------------------------------
 
 
 def test_the_defaults_are_llm_pruners():
     assert vars(Recipe()) == {
         "r": 8, "alpha": 16, "dropout": 0.05, "lr": 1e-4, "epochs": 2, "batch_size": 64, "warmup_steps": 100,
-        "cutoff": 256, "micro_batch_size": 4,
+        "cutoff": 256, "micro_batch_size": 4, "schedule": "linear", "optimiser": "adamw", "weight_decay": 0.0,
+        "max_grad_norm": 1.0, "loss_on": "response", "packing": True, "checkpointing": False,
     }  # fmt: skip
 
 
@@ -304,11 +241,23 @@ def test_values_at_the_edge_pass(good):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(name, value) for name in vars(Recipe()) for value in (math.nan, math.inf, -1, "1", None, True, [1])]
-    + [(name, 0) for name in vars(Recipe()) if name not in ("dropout", "warmup_steps")]
+    [(name, value) for name in NUMBERS for value in (math.nan, math.inf, -1, "1", None, True, [1])]
+    + [(name, 0) for name in NUMBERS if name not in ("dropout", "warmup_steps", "weight_decay")]
     + [("dropout", 1), ("dropout", 1.5), ("epochs", 1.5), ("r", 8.0)],
 )
 def test_bad_values_are_named(name, value):
     with pytest.raises(StudyError, match=f"recovery setting {name} must be a finite ") as caught:
         Recipe(**{name: value})
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("optimiser", "sgd", "adamp, adamw"), ("schedule", "constant", "cosine, linear"), ("loss_on", 1, "all, response"),
+        ("packing", 1, "true or false"), ("checkpointing", "yes", "true or false"),
+    ],
+)  # fmt: skip
+def test_bad_choices_are_named(name, value, allowed):
+    with pytest.raises(StudyError, match=f"recovery setting {name}.*{allowed}"):
+        Recipe(**{name: value})
