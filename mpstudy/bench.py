@@ -16,7 +16,8 @@ from itertools import pairwise
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from . import pruners
+from . import bench_recovery, pruners
+from .machine import forget_peak_memory, held_memory
 from .units import prunable_units
 
 MODEL = {
@@ -53,6 +54,7 @@ def main() -> None:
         rows[name] = row = _in_own_process(name)
         print(f"{name:22}{row['seconds']:9.2f}{row['ratio']:12.2f}{row['memory']:30.2f}", flush=True)
     _estimate(rows)
+    bench_recovery.main()
 
 
 def _in_own_process(name: str) -> dict:
@@ -73,9 +75,9 @@ def measure(name: str) -> dict:
     if METHODS[name]:
         pruner, settings = METHODS[name]
         own = partial(pruners.score, pruner, model, [tokens], units, **settings)
-    before = _reset_peak()
+    before = forget_peak_memory()
     own()
-    memory = (_status("VmHWM") - before) / weights
+    memory = (held_memory("VmHWM") - before) / weights
     rounds = [(_step_seconds(model, plain), _step_seconds(model, own)) for _ in range(ROUNDS)]
     seconds, ratio = (
         statistics.median(own for _, own in rounds),
@@ -130,19 +132,6 @@ def _shape() -> tuple[int, int, int]:
 def _parameters() -> int:
     hidden, mlp, layers = _shape()
     return layers * (4 * hidden**2 + 3 * hidden * mlp + 2 * hidden) + hidden + 2 * hidden * MODEL["vocab_size"]
-
-
-def _reset_peak() -> int:
-    """Forget the most memory this process has held so far; bytes it holds now."""
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")
-    return _status("VmRSS")
-
-
-def _status(field: str) -> int:
-    """Bytes of memory by a field of this process's status: ``VmRSS``, what it holds, or ``VmHWM``, its peak."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,10 @@ def _task(name) -> None:
     from .tasks import TASKS
 
     check_choice("zero-shot task", name, TASKS)
+    if TASKS[name].harness:
+        from .hub import task_files
+
+        task_files(name)
 
 
 def _length(value) -> None:

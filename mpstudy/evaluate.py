@@ -6,8 +6,12 @@ import time
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import StudyError
+from .machine import forget_peak_memory, held_memory
+from .stats import bootstrap_ci
 
 MOST_NATS = 700  # exp of more overflows
 
@@ -92,12 +96,47 @@ def weight_bytes(model) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
+@torch.inference_mode()
+def macs(model, tokens: int = 128) -> int:
+    """Multiply-accumulate operations of one forward pass over ``tokens`` tokens, all logits included: half of what
+    torch's counter finds in products of matrices. Attention is counted in full, without what a causal kernel skips.
+    """
+    batch = torch.zeros((1, tokens), dtype=torch.long, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(input_ids=batch, use_cache=False)
+    return counter.get_total_flops() // 2
+
+
+def peak_memory(model, *, prompt: int = 128, new_tokens: int = 32) -> int:
+    """Bytes that the weights and a generation of ``new_tokens`` after ``prompt`` tokens take at most."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        _one_latency(model, prompt, new_tokens)
+        return weight_bytes(model) + torch.cuda.max_memory_allocated(device) - before
+    before = forget_peak_memory()
+    _one_latency(model, prompt, new_tokens)
+    return weight_bytes(model) + max(held_memory("VmHWM") - before, 0)
+
+
+def generate(model, tokenizer, prompts: list[str], *, new_tokens: int = 48) -> list[str]:
+    """The greedy continuation of each prompt, up to the end of text or ``new_tokens`` tokens."""
+    answers = []
+    for prompt in prompts:
+        tokens = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
+        options = {"max_new_tokens": new_tokens, "do_sample": False, "pad_token_id": tokenizer.eos_token_id}
+        written = model.generate(**tokens, **options)[0, tokens.input_ids.shape[1] :]
+        answers.append(tokenizer.decode(written, skip_special_tokens=True).strip())
+    return answers
+
+
 def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: int = 5) -> list[dict]:
     """Seconds to read ``prompt`` tokens (``prefill``) and to write ``new_tokens`` greedily with a KV cache
     (``decode``).
 
     The models take turns, so that a drift of the machine's speed meets them all. One row per model and phase with the
-    ``median``, ``low`` and ``high`` (quartiles) of ``repeats`` runs after one warm-up.
+    median of ``repeats`` runs after one warm-up (``median_s``), and its 95 % bootstrap interval (``low_s``, ``high_s``).
     """
     seconds = {name: {"prefill": [], "decode": []} for name in models}
     for repeat in range(repeats + 1):
@@ -109,7 +148,7 @@ def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: i
     rows = []
     for name, phases in seconds.items():
         for phase, values in phases.items():
-            low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+            middle, low, high = bootstrap_ci(values, statistic=np.median)
             tokens = prompt if phase == "prefill" else new_tokens
             row = {
                 "model": name,

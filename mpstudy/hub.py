@@ -1,4 +1,5 @@
-"""The corpora of the published study, from the Hugging Face hub or from a local copy in the same format.
+"""The corpora and zero-shot items of the published study, from the Hugging Face hub or from a local copy in the same
+format.
 
 Every file is named with its revision. Two of the data sets are scripts on the hub, which ``datasets`` no
 longer runs: for them the hub's own conversion to parquet is read (revision ``refs/convert/parquet``).
@@ -76,6 +77,19 @@ SOURCES = {
         fields=FIELDS,
     ),
 }
+# lm-eval's own tasks, whose files it names; here with the split that it scores, from the hub's parquet conversion.
+TASKS = {
+    name: Source(about, repo, CONVERTED, split, (f"{config}/{split}/0000.parquet",))
+    for name, about, repo, config, split in (
+        ("boolq", "yes-no questions on a passage", "aps/super_glue", "boolq", "validation"),
+        ("winogrande", "which of two a pronoun means", "allenai/winogrande", "winogrande_xl", "validation"),
+        ("arc_easy", "school science", "allenai/ai2_arc", "ARC-Easy", "test"),
+        ("arc_challenge", "school science, the hard part", "allenai/ai2_arc", "ARC-Challenge", "test"),
+        ("piqa", "physical common sense", "baber/piqa", "default", "validation"),
+        ("hellaswag", "how a scene goes on", "Rowan/hellaswag", "default", "validation"),
+        ("openbookqa", "elementary science facts", "allenai/openbookqa", "main", "test"),
+    )
+}
 
 
 def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dict[str, str]]:
@@ -93,6 +107,13 @@ def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dic
     if source.fields == FIELDS:
         return [{field: row[field] for field in FIELDS} for row in dataset]
     return dataset[source.fields[0]]
+
+
+def task_files(name: str) -> list[Path]:
+    """The files with the scored split of one of lm-eval's tasks. Copies and errors are those of :func:`load`."""
+    check_choice("hub task", name, TASKS)
+    local = _folder_of_variable(name)
+    return _local_files(TASKS[name], local) if local else _hub_files(name, TASKS[name])
 
 
 def _folder_of_variable(name: str) -> Path | None:
@@ -156,8 +177,9 @@ def reachable(endpoint: str) -> bool:
 
 def _absent(name: str, source: Source, reason: str) -> str:
     folder = Path(os.environ.get(LOCAL_VARIABLE, f"${LOCAL_VARIABLE}")) / name
+    kind = "task" if name in TASKS else "corpus"
     return (
-        f"corpus {name!r} cannot be loaded ({reason}); a local copy is accepted in {folder}: "
+        f"{kind} {name!r} cannot be loaded ({reason}); a local copy is accepted in {folder}: "
         f"the {source.split} split of {source.repo}, for example {folder / source.files[0]}"
     )
 
@@ -168,10 +190,7 @@ def _read(source: Source, files: list[Path]):
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    formats = {FORMATS.get(_suffix(file)) for file in files}
-    if len(formats) != 1 or None in formats:
-        raise StudyError(f"{files[0]}: allowed are files of one kind that end in {', '.join(FORMATS)}")
-    form = formats.pop()
+    form = format_of(files)
     options = {"data_files": [str(file) for file in files], "cache_dir": str(cache_dir() / "datasets")}
     if form == "text":
         options["keep_linebreaks"] = True
@@ -185,6 +204,14 @@ def _read(source: Source, files: list[Path]):
         dataset = dataset.map(_as_row, fn_kwargs=extra, remove_columns="text")
     _check_columns(source, files[0], dataset)
     return dataset
+
+
+def format_of(files: list[Path]) -> str:
+    """The one format of some files, by the name that ``datasets`` has for it."""
+    formats = {FORMATS.get(_suffix(file)) for file in files}
+    if len(formats) != 1 or None in formats:
+        raise StudyError(f"{files[0]}: allowed are files of one kind that end in {', '.join(FORMATS)}")
+    return formats.pop()
 
 
 def _as_row(row: dict, field: str, keep_newline: bool) -> dict:

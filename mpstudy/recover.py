@@ -73,7 +73,7 @@ def train_adapter(
     meta = {"recipe": asdict(recipe), "seed": seed, "base": weights_digest(model)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        lora = _with_lora(copy.deepcopy(model).float(), recipe)
+        lora = with_lora(copy.deepcopy(model).float(), recipe)
         loop = training.Loop(lora, recipe, steps, tokenizer.pad_token_id, seed)
         key = meta | {"examples": _digest(examples), "validation": _digest(held_out)}
         key |= {"processes": loop.accelerator.num_processes}
@@ -110,7 +110,7 @@ def merge_adapter(model, adapter: Adapter):
     if not any(bool(value.any()) for name, value in adapter.weights.items() if "lora_B" in name):
         raise StudyError("the adapter changes nothing: all its lora_B weights are zero")
     with torch.random.fork_rng():  # PEFT draws initial weights, which are then replaced
-        lora = _with_lora(copy.deepcopy(model).float(), Recipe(**adapter.meta["recipe"]))
+        lora = with_lora(copy.deepcopy(model).float(), Recipe(**adapter.meta["recipe"]))
     set_peft_model_state_dict(lora, adapter.weights)
     return lora.merge_and_unload().eval()
 
@@ -119,7 +119,11 @@ def _digest(examples) -> str:
     return tokens_digest([torch.tensor(part) for example in examples for part in example])
 
 
-def _with_lora(model, recipe: Recipe):
+def with_lora(model, recipe: Recipe):
+    """``model`` with PEFT's LoRA on all seven projections, in place; nothing else can be trained any more.
+
+    Raises :class:`StudyError` for a model without one of them.
+    """
     for module in TARGETS:
         if not any(name.endswith(module) for name, _ in model.named_modules()):
             raise StudyError(f"recovery needs a module {module}; this model has none")

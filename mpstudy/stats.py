@@ -15,6 +15,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
 from mpstudy.errors import StudyError
@@ -77,6 +78,20 @@ def paired_permutation_test(a, b, *, resamples: int = 10_000, seed: int = 0) -> 
     threshold = abs(difference.sum()) - 1e-12 * np.abs(difference).sum()
     hits = int(np.sum(np.abs(signs @ difference) >= threshold))
     return hits / len(signs) if exact else (hits + 1) / (resamples + 1)
+
+
+def mcnemar(a, b) -> float:
+    """Two-sided exact p-value of "two models are right equally often", from their answers to the same items (McNemar
+    1947): of the items that exactly one of them gets right, each is as likely to be the first one's.
+
+    ``a``, ``b``: 0 or 1 for each item, shape (items,), or strings of these digits. Without any item that only one gets
+    right the value is 1.
+    """
+    a, b = (np.array([int(value) for value in answers]) for answers in (a, b))
+    if a.size != b.size or a.size == 0 or not set(np.unique([a, b])) <= {0, 1}:
+        raise StudyError(f"McNemar's test needs one 0 or 1 a model for each item, not {a.size} and {b.size} values")
+    first, second = int(np.sum(a > b)), int(np.sum(b > a))
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def paired_effect(a, b) -> float:

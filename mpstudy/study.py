@@ -135,7 +135,7 @@ class Study:
         key = {
             "model": cache.weights_digest(model),
             "tokenizer": cache.tokenizer_digest(self.tokenizer),
-            "items": [zeroshot.items(task)[:limit] for task in tasks],
+            "items": [zeroshot.content(task, limit) for task in tasks],
             "threads": torch.get_num_threads(),
         }
         compute = lambda: {"rows": zeroshot.evaluate_tasks(model, self.tokenizer, tasks, limit=limit)}  # noqa: E731

@@ -33,7 +33,7 @@ VERBS = (("is", "are"), ("was", "were"), ("has", "have"))  # (singular, plural),
 # Cloze lengths in words. Short passages keep an evaluation of many models affordable on a CPU.
 PASSAGE_WORDS = (24, 36)
 NEXT_WORDS = (6, 14)
-MAX_PER_DOCUMENT = 3
+MAX_PER_DOCUMENT = 4
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|No|Gen|Sen|Gov|[A-Z])\.$")
 

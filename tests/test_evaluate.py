@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import BYTES, cast, pruned_model, tiny_model, tokens
+from tiny import BYTES, byte_tokenizer, cast, pruned_model, tiny_model, tokens
 
 from mpstudy import evaluate
 from mpstudy.errors import StudyError
@@ -195,13 +195,13 @@ def test_models_take_turns_after_a_warm_up(monkeypatch):
     rows = evaluate.latency({"a": "A", "b": "B"}, repeats=3)
     assert asked == ["A", "B"] * 4
     assert [(row["low_s"], row["median_s"], row["high_s"]) for row in rows] == [
-        (1.5, 2, 3), (3, 4, 6), (15, 20, 30), (30, 40, 60),
+        (1, 2, 4), (2, 4, 8), (10, 20, 40), (20, 40, 80),
     ]  # fmt: skip
 
 
-def test_one_repeat_is_enough():
+def test_one_repeat_has_no_interval():
     (row, _) = evaluate.latency({"dense": tiny_model()}, prompt=4, new_tokens=2, repeats=1)
-    assert row["low_s"] == row["median_s"] == row["high_s"]
+    assert row["median_s"] > 0 and math.isnan(row["low_s"]) and math.isnan(row["high_s"])
 
 
 def test_decoding_goes_through_the_cache(monkeypatch):
@@ -215,3 +215,44 @@ def test_decoding_goes_through_the_cache(monkeypatch):
     monkeypatch.setattr(model, "forward", spied)
     evaluate._one_latency(model, 6, 3)
     assert lengths == [(6, 0), (1, 6), (1, 7), (1, 8)]
+
+
+# --- What a model does -------------------------------------------------------------------------------------------
+
+
+def macs_by_hand(model, tokens: int) -> int:
+    """Products of the projections, of attention (queries with keys, weights with values) and of the output head."""
+    total = tokens * model.config.hidden_size * model.config.vocab_size
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        linear = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+        linear += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+        total += tokens * sum(part.weight.numel() for part in linear)
+        total += 2 * tokens**2 * attention.q_proj.weight.shape[0]
+    return total
+
+
+@pytest.mark.parametrize("model", [tiny_model(), tiny_model(tie_word_embeddings=True), pruned_model()])
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_macs_are_those_counted_by_hand(model, tokens):
+    assert evaluate.macs(model, tokens) == macs_by_hand(model, tokens)
+
+
+def test_peak_memory_holds_at_least_the_weights():
+    model = tiny_model(vocab_size=50_000)
+    peak = evaluate.peak_memory(model, prompt=200, new_tokens=2)
+    assert evaluate.weight_bytes(model) <= peak < evaluate.weight_bytes(model) + 200e6
+
+
+def test_generation_continues_greedily_and_without_the_prompt():
+    model, tokenizer = tiny_model(), byte_tokenizer()
+    texts = evaluate.generate(model, tokenizer, ["One", "Another"], new_tokens=5)
+    for prompt, text in zip(["One", "Another"], texts):
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        for _ in range(5):
+            with torch.no_grad():
+                following = model(input_ids=ids, use_cache=False).logits[:, -1:].argmax(-1)
+            if following.item() == tokenizer.eos_token_id:
+                break
+            ids = torch.cat([ids, following], dim=1)
+        assert text == tokenizer.decode(ids[0, len(prompt) :], skip_special_tokens=True).strip()

@@ -150,7 +150,7 @@ def test_a_model_without_the_projections_is_an_error(tokenizer):
         layer.mlp.gate = layer.mlp.gate_proj
         del layer.mlp.gate_proj
     with pytest.raises(StudyError, match="needs a module gate_proj"):
-        recover._with_lora(model, QUICK)
+        recover.with_lora(model, QUICK)
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_the_merged_model_is_base_plus_adapter(adapter):
     merged = recover.merge_adapter(model, adapter)
     assert type(merged) is type(model) and not merged.training
     assert merged.state_dict().keys() == model.state_dict().keys()
-    unmerged = recover._with_lora(copy.deepcopy(model), QUICK).eval()
+    unmerged = recover.with_lora(copy.deepcopy(model), QUICK).eval()
     set_peft_model_state_dict(unmerged, adapter.weights)
     assert torch.allclose(logits(merged, batch), logits(unmerged, batch), rtol=0, atol=1e-4)
     assert not torch.allclose(logits(merged, batch), logits(model, batch), rtol=0, atol=1e-2)
@@ -254,8 +254,8 @@ def test_bad_values_are_named(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("optimiser", "sgd", "adamp, adamw"), ("schedule", "constant", "cosine, linear"), ("loss_on", 1, "all, response"),
-        ("packing", 1, "true or false"), ("checkpointing", "yes", "true or false"),
+        ("optimiser", "sgd", "adamp, adamw"), ("schedule", "constant", "cosine, linear"),
+        ("loss_on", 1, "all, response"), ("packing", 1, "true or false"), ("checkpointing", "yes", "true or false"),
     ],
 )  # fmt: skip
 def test_bad_choices_are_named(name, value, allowed):

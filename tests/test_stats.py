@@ -258,3 +258,22 @@ def test_variance_components_are_averaged_over_units():
 def test_variance_components_need_two_levels_of_each_factor(shape, factors):
     with pytest.raises(StudyError, match="factors need an axis of at least two levels each"):
         stats.variance_components(np.zeros(shape), factors)
+
+
+def test_mcnemar_counts_the_items_that_one_alone_gets_right():
+    assert stats.mcnemar("1100", "1100") == 1
+    assert stats.mcnemar("1" * 5 + "01", "0" * 5 + "01") == pytest.approx(2 / 2**5)
+    assert stats.mcnemar([1, 1, 1, 0], [0, 0, 0, 1]) == pytest.approx(10 / 16)  # 3 of 4, two-sided
+    assert stats.mcnemar("01" * 10, "10" * 10) == 1
+
+
+def test_mcnemar_is_calibrated_under_the_null():
+    rng = np.random.default_rng(0)
+    values = [stats.mcnemar(*rng.integers(2, size=(2, 60))) for _ in range(2000)]
+    assert 0.02 < np.mean(np.array(values) <= 0.05) <= 0.05
+
+
+@pytest.mark.parametrize(("a", "b"), [("", ""), ("01", "0"), ([0, 2], [0, 1])])
+def test_mcnemar_needs_right_or_wrong_for_each_item(a, b):
+    with pytest.raises(StudyError, match="needs one 0 or 1 a model for each item"):
+        stats.mcnemar(a, b)

@@ -28,7 +28,7 @@ def train(model=None, state=None, log=lambda row: None, save_every=2, **changes)
 
 def loop_of(steps=6, **changes):
     recipe = Recipe(**QUICK | changes)
-    return training.Loop(recover._with_lora(tiny_model(), recipe), recipe, steps, 0, seed=0)
+    return training.Loop(recover.with_lora(tiny_model(), recipe), recipe, steps, 0, seed=0)
 
 
 def assert_same(one, other, **tolerance):
@@ -60,7 +60,8 @@ def test_every_epoch_has_every_example_once_in_an_order_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "expected"), [("linear", [0, 0.5, 1, 0.75, 0.5, 0.25, 0]), ("cosine", [0, 0.5, 1, 0.8536, 0.5, 0.1464, 0])]
+    ("schedule", "expected"),
+    [("linear", [0, 0.5, 1, 0.75, 0.5, 0.25, 0]), ("cosine", [0, 0.5, 1, 0.8536, 0.5, 0.1464, 0])],
 )
 def test_the_learning_rate_follows_the_schedule(schedule, expected):
     loop = loop_of(schedule=schedule, warmup_steps=2, lr=1.0)

@@ -5,14 +5,17 @@ import random
 from collections import Counter
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mpstudy import data, zeroshot, zeroshot_items
+from mpstudy import checks, data, hub, zeroshot, zeroshot_items
 from mpstudy.errors import StudyError
 
+OWN = ["facts", "agreement", "cloze"]
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
 
 
@@ -51,7 +54,7 @@ def model(tokenizer):
     return LlamaForCausalLM(config)
 
 
-@pytest.mark.parametrize("task", zeroshot.TASKS)
+@pytest.mark.parametrize("task", OWN)
 def test_items_are_well_formed(task, texts):
     items = zeroshot.items(task)
     assert len(items) >= 15
@@ -64,12 +67,12 @@ def test_items_are_well_formed(task, texts):
     assert len({item["prompt"] for item in items}) == len(items)
 
 
-@pytest.mark.parametrize("task", zeroshot.TASKS)
+@pytest.mark.parametrize("task", OWN)
 def test_items_are_the_same_every_time(task, texts):
     assert zeroshot.items(task) == zeroshot.items(task)
 
 
-@pytest.mark.parametrize("task", zeroshot.TASKS)
+@pytest.mark.parametrize("task", OWN)
 def test_every_prefix_uses_all_answer_positions_equally(task, texts):
     labels = [item["label"] for item in zeroshot.items(task)]
     n_choices = round(1 / zeroshot.TASKS[task].chance)
@@ -85,7 +88,7 @@ def test_fact_answers_are_right_and_distractors_false():
         for row in table
     }
     items = zeroshot.items("facts")
-    assert len(items) == len(rows) >= 150
+    assert len(items) == len(rows) >= 300
     for item in items:
         row = rows[item["prompt"]]
         false = set(item["choices"]) - {row["answer"]}
@@ -144,7 +147,8 @@ def test_rows_are_json_and_complete(model, tokenizer, texts):
     for row in rows:
         task = zeroshot.TASKS[row["task"]]
         assert row["metric"] == task.metric and row["chance"] == task.chance and row["n_items"] == 8
-        assert row["value"] * 8 == round(row["value"] * 8)
+        assert row["value"] * 8 == row["correct"].count("1") and set(row["correct"]) <= set("01")
+        assert len(row["correct"]) == 8 and row["batch_size"] == 16
         assert row["stderr"] == pytest.approx((row["value"] * (1 - row["value"]) / 8) ** 0.5)
 
 
@@ -153,7 +157,7 @@ def test_lm_eval_scores_the_first_items_as_stated(model, tokenizer, texts, task,
     (row,) = zeroshot.evaluate_tasks(model, tokenizer, [task], limit=12)
     hits = [is_right(model, tokenizer, item, by_length) for item in zeroshot.items(task)[:12]]
     assert 0 < sum(hits) < 12
-    assert row["value"] == pytest.approx(sum(hits) / 12)
+    assert row["correct"] == "".join(str(int(hit)) for hit in hits)
 
 
 def is_right(model, tokenizer, item: dict, by_length: bool) -> bool:
@@ -182,9 +186,9 @@ def test_nothing_is_printed(model, tokenizer, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("names", [["fact"], ["facts", "hellaswag"]])
+@pytest.mark.parametrize("names", [["fact"], ["facts", "hella"]])
 def test_unknown_task_names_the_known_ones(names):
-    with pytest.raises(StudyError, match="known: agreement, cloze, facts"):
+    with pytest.raises(StudyError, match="known: agreement, arc_challenge, arc_easy, boolq, cloze, facts, hellaswag"):
         zeroshot.check_tasks(names)
 
 
@@ -210,6 +214,78 @@ def test_wrong_numbers_are_refused(model, tokenizer, wrong):
         zeroshot.evaluate_tasks(model, tokenizer, ["facts"], **wrong)
 
 
+# --- The tasks of the published study ------------------------------------------------------------------------------
+
+
+def choices(*texts):
+    return {"text": list(texts), "label": list("ABCD"[: len(texts)])}
+
+
+HUB_ITEMS = {
+    "boolq": {"question": "is water wet", "passage": "Water is wet.", "idx": 0, "label": 1},
+    "winogrande": {"sentence": "The cup fell as _ was loose.", "option1": "it", "option2": "air", "answer": "1"},
+    "arc_easy": {"id": "1", "question": "What is hot?", "choices": choices("fire", "ice", "snow"), "answerKey": "A"},
+    "arc_challenge": {"id": "1", "question": "What is old?", "choices": choices("now", "then"), "answerKey": "B"},
+    "piqa": {"goal": "To cut", "sol1": "use a knife", "sol2": "use a spoon", "label": 0},
+    "hellaswag": {
+        "ind": 1, "activity_label": "Cooking", "ctx_a": "A man cooks.", "ctx_b": "he", "ctx": "A man cooks. he",
+        "endings": ["eats it", "flies", "is a cat", "was not"], "source_id": "1", "split": "val", "split_type": "x",
+        "label": "0",
+    },
+    "openbookqa": {"id": "1", "question_stem": "The sun is", "choices": choices("hot", "cold"), "answerKey": "A"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub_copy(tmp_path, monkeypatch):
+    """A local copy of the seven tasks, some in the hub's layout and format, some as files of JSON lines."""
+    for index, (name, item) in enumerate(HUB_ITEMS.items()):
+        rows = [item | {"row": row} for row in range(3)]
+        source = hub.TASKS[name]
+        path = tmp_path / name / (source.files[0] if index % 2 else f"{source.split}.jsonl")
+        path.parent.mkdir(parents=True)
+        if index % 2:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setenv("MPSTUDY_HUB_DIR", str(tmp_path))
+
+
+def test_the_seven_tasks_of_the_papers_run_from_local_copies(model, tokenizer, hub_copy):
+    rows = zeroshot.evaluate_tasks(model, tokenizer, list(HUB_ITEMS))
+    assert {row["task"]: row["metric"] for row in rows} == {
+        "boolq": "acc", "winogrande": "acc", "arc_easy": "acc", "arc_challenge": "acc_norm", "piqa": "acc_norm",
+        "hellaswag": "acc_norm", "openbookqa": "acc_norm",
+    }  # fmt: skip
+    assert all(row["n_items"] == 3 and row["value"] in (0, 1) for row in rows)  # the three items are one
+    prompts = {
+        "arc_easy": "Question: What is hot?\nAnswer:", "openbookqa": "The sun is", "piqa": "Question: To cut\nAnswer:",
+    }  # fmt: skip
+    for row in rows:
+        if row["task"] in prompts:
+            item = HUB_ITEMS[row["task"]]
+            options = item["choices"]["text"] if "choices" in item else [item["sol1"], item["sol2"]]
+            question = {"prompt": prompts[row["task"]], "choices": options, "label": 0}
+            assert row["value"] == is_right(model, tokenizer, question, row["metric"] == "acc_norm")
+
+
+def test_other_items_are_other_content(hub_copy, tmp_path):
+    before = zeroshot.content("boolq")
+    with (tmp_path / "boolq" / "validation.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(HUB_ITEMS["boolq"]) + "\n")
+    assert zeroshot.content("boolq") != before and zeroshot.content("boolq", 2) != zeroshot.content("boolq", 3)
+
+
+def test_a_task_without_hub_or_copy_names_where_it_may_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPSTUDY_HUB_DIR", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        StudyError, match=f"task 'piqa' cannot be loaded .* accepted in {tmp_path}/piqa: the validation"
+    ):
+        checks.validate({"tasks": ["facts", "piqa"]})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "limit"), [("facts", 40), ("agreement", 40), ("cloze", 60)])
 def test_dense_bundled_model_is_above_chance(task, limit):
@@ -223,7 +299,7 @@ def test_dense_bundled_model_is_above_chance(task, limit):
 @pytest.mark.slow
 def test_cloze_of_the_bundled_addresses_is_sound():
     items = zeroshot.items("cloze")
-    assert len(items) >= 200
+    assert len(items) >= 300
     assert len({item["prompt"] for item in items}) == len(items)
     for item in items:
         assert len(set(item["choices"])) == 4
