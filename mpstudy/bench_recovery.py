@@ -22,7 +22,9 @@ ROUNDS = 3
 
 def main() -> None:
     """Measure both and print tokens per second, without padding, and their ratio."""
-    print(f"\nLoRA recovery of {MODEL}, {ROWS} instructions, steps of {RECIPE.batch_size}, {RECIPE.cutoff} tokens at most")
+    print(
+        f"\nLoRA recovery of {MODEL}, {ROWS} instructions, steps of {RECIPE.batch_size}, {RECIPE.cutoff} tokens at most"
+    )
     rounds = [{name: _in_own_process(name) for name in METHODS} for _ in range(ROUNDS)]
     baseline = [found["Trainer, padded"] for found in rounds]
     print(f"{'method':22}{'tokens/s':>10}{'ratio':>8}")

@@ -9,7 +9,7 @@ import re
 
 from .errors import StudyError, check_choice
 
-COUNTS = ("samples", "windows", "task_items", "train_rows", "validation_rows", "tuning_rows", "repeats")
+COUNTS = ("samples", "windows", "task_items", "validation_rows", "new_tokens", "tuning_rows", "repeats")
 COUNTS += ("max_steps", "release_steps", "budget")
 LOWEST = dict.fromkeys(COUNTS, 1) | {"length": 2, "window": 2}  # tokens: the first of a window is not predicted
 
@@ -26,8 +26,8 @@ def validate(parameters: dict) -> None:
         _check_model(parameters)
     if {"corpora", "window"} <= parameters.keys():
         _check_windows(parameters["corpora"], parameters["window"])
-    if {"instructions", "train_rows", "validation_rows"} <= parameters.keys():
-        _check_rows(parameters["instructions"], parameters["train_rows"] + parameters["validation_rows"])
+    if {"instructions", "row_counts", "validation_rows"} <= parameters.keys():
+        _check_rows(parameters["instructions"], max(parameters["row_counts"]) + parameters["validation_rows"])
 
 
 def _each(check):
@@ -74,6 +74,18 @@ def _task(name) -> None:
         from .hub import task_files
 
         task_files(name)
+
+
+def _row_counts(values) -> None:
+    _each(lambda value: None)(values)
+    if not all(type(value) is int and value >= 1 for value in values) or list(values) != sorted(values):
+        raise StudyError(f"row_counts must be whole numbers of at least 1, in rising order, not {values!r}")
+
+
+def _reference(name) -> None:
+    from .models import load_config
+
+    load_config(name)
 
 
 def _length(value) -> None:
@@ -141,6 +153,8 @@ RULES = {
     "rhos": _each(_positive("rho")),
     "radii": _each(_positive("rho")),
     "lengths": _each(_length),
+    "row_counts": _row_counts,
+    "references": lambda names: names == [] or _each(_reference)(names),
     "precision": _positive("precision"),
     "noise": _positive("noise"),
     "solvers": _each(_solver),
@@ -155,8 +169,8 @@ def _check_recipe(parameters: dict) -> None:
         from .recipe import Recipe
 
         recipe = Recipe(**given)
-        if "train_rows" in parameters:
-            recipe.steps(parameters["train_rows"])
+        for count in parameters.get("row_counts", []):
+            recipe.steps(count)
 
 
 def _check_model(parameters: dict) -> None:

@@ -14,10 +14,10 @@ from mpstudy.pruners import PRUNERS
 NAN, INF = math.nan, math.inf
 
 
-COUNTS = ("samples", "length", "window", "windows", "task_items", "train_rows", "validation_rows", "repeats")
+COUNTS = ("samples", "length", "window", "windows", "task_items", "new_tokens", "validation_rows", "repeats")
 COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget")
 LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "common_changes")
-LISTS += ("compared", "rivals", "compared_changes", "crossed", "corpora", "tasks")
+LISTS += ("row_counts", "compared", "rivals", "compared_changes", "crossed", "corpora", "tasks")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def parameters(model: str) -> dict:
         "tuning_rows": 8, "budget": 4, "rho": 0.05,
         "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
         "solvers": ["spectral", "plain"], "precision": 0.01, "noise": 0.01, "release_steps": 10,
-        "instructions": "alpaca-demo", "train_rows": 8,
+        "instructions": "alpaca-demo", "row_counts": [4, 8], "new_tokens": 8, "references": [],
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
         "title": "a parameter without a rule",
@@ -59,7 +59,7 @@ def test_the_studys_parameters_pass(model):
     [
         {"ratio": 0}, {"ratio": 0.0}, {"ratios": [0.0, 0.5]}, {"eta": 0}, {"eta": 0.0}, {"rho": 1}, {"layers": "0-5"},
         {"layers": "5"}, {"seeds": [7]}, {"warmup_steps": 0}, {"window": 2}, {"length": 2}, {"samples": 1},
-        {"train_rows": 1, "warmup_steps": 0}, {"corpora": ["novel"]}, {"instructions": "alpaca-cleaned"},
+        {"row_counts": [1], "warmup_steps": 0}, {"corpora": ["novel"]}, {"instructions": "alpaca-cleaned"},
         {"calibration": "c4"},
     ],
 )  # fmt: skip
@@ -123,7 +123,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"epochs": 1.5}, "recovery setting epochs must be a finite int > 0, not 1.5"),
         ({"warmup_steps": -1}, "recovery setting warmup_steps must be a finite int >= 0, not -1"),
         ({"warmup_steps": 4}, "warmup_steps 4 must be below the 4 steps of 8 rows"),
-        ({"train_rows": 9}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
+        ({"row_counts": [4, 9]}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
         # text and window
         ({"window": 600}, "corpus 'sotu-late' is too short for a window of 600 tokens"),
     ],
@@ -154,7 +154,7 @@ def test_parameters_without_a_model_are_checked_too():
 @pytest.mark.slow
 def test_parameters_of_the_bundled_model_pass(monkeypatch):
     monkeypatch.undo()
-    small = parameters("smollm2-135m-instruct-ungrouped") | {"layers": "4-25", "train_rows": 160}
+    small = parameters("smollm2-135m-instruct-ungrouped") | {"layers": "4-25", "row_counts": [160]}
     checks.validate(small)
     with pytest.raises(StudyError, match="is too short for a window of"):
         checks.validate(small | {"corpora": ["wiki"], "window": 10_000_000})
