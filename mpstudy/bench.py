@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from . import bench_recovery, pruners
+from . import pruners
 from .machine import forget_peak_memory, held_memory
 from .units import prunable_units
 
@@ -54,7 +54,6 @@ def main() -> None:
         rows[name] = row = _in_own_process(name)
         print(f"{name:22}{row['seconds']:9.2f}{row['ratio']:12.2f}{row['memory']:30.2f}", flush=True)
     _estimate(rows)
-    bench_recovery.main()
 
 
 def _in_own_process(name: str) -> dict:

@@ -12,12 +12,13 @@ import time
 import torch
 from transformers import Trainer, TrainingArguments
 
-from . import data, instructions, models, recover, training
+from . import bench, data, instructions, models, recover, training
 from .recipe import Recipe
 
 MODEL, ROWS = "smollm2-135m-instruct", 48
 RECIPE = Recipe(epochs=1, batch_size=16, micro_batch_size=4, warmup_steps=1, cutoff=256)
 ROUNDS = 3
+CARDS = (1, 4, 8)
 
 
 def main() -> None:
@@ -32,6 +33,24 @@ def main() -> None:
         rates = [found[name] for found in rounds]
         ratio = statistics.median(rate / plain for rate, plain in zip(rates, baseline))
         print(f"{name:22}{statistics.median(rates):10.0f}{ratio:8.2f}", flush=True)
+
+    _estimate()
+
+
+def _estimate() -> None:
+    """Bytes on each card for models of LLaMA's sizes, from their shapes: nothing of it is measured."""
+    print(
+        "\nestimate of LoRA recovery, GB a card: bf16 weights and 16 bytes for each LoRA value, shared by the cards "
+        "(FSDP), the layer at work in whole, and checkpointed activations of 1024 tokens"
+    )
+    print(f"{'model':14}{'weights':>9}{'LoRA':>7}" + "".join(f"{cards:>4} card(s)" for cards in CARDS))
+    for name, (_, everything, hidden, mlp, layers) in bench.LARGE.items():
+        lora = RECIPE.r * (11 * hidden + 3 * mlp) * layers  # in + out of each of the seven projections
+        layer, kept = 2 * everything / layers, 2 * 1024 * hidden * layers + 2 * 40 * 1024 * (hidden + mlp)
+        per_card = [
+            ((2 * everything + 16 * lora) / cards + (layer if cards > 1 else 0) + kept) / 1e9 for cards in CARDS
+        ]
+        print(f"{name:14}{2 * everything / 1e9:9.0f}{16 * lora / 1e9:7.1f}" + "".join(f"{gb:12.0f}" for gb in per_card))
 
 
 def _in_own_process(name: str) -> float:

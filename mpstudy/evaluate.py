@@ -136,7 +136,7 @@ def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: i
     (``decode``).
 
     The models take turns, so that a drift of the machine's speed meets them all. One row per model and phase with the
-    median of ``repeats`` runs after one warm-up (``median_s``), and its 95 % bootstrap interval (``low_s``, ``high_s``).
+    median of ``repeats`` runs after one warm-up (``median_s``) and its 95 % bootstrap interval (``low_s``, ``high_s``).
     """
     seconds = {name: {"prefill": [], "decode": []} for name in models}
     for repeat in range(repeats + 1):

@@ -73,7 +73,8 @@ def train_adapter(
     meta = {"recipe": asdict(recipe), "seed": seed, "base": weights_digest(model)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        lora = with_lora(copy.deepcopy(model).float(), recipe)
+        base = copy.deepcopy(model)  # in fp32, unless the launcher asks for half precision: then LoRA alone is fp32
+        lora = with_lora(base.float() if training.accelerator().mixed_precision == "no" else base, recipe)
         loop = training.Loop(lora, recipe, steps, tokenizer.pad_token_id, seed)
         key = meta | {"examples": _digest(examples), "validation": _digest(held_out)}
         key |= {"processes": loop.accelerator.num_processes}

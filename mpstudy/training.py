@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from pytorch_optimizer import AdamP
 from transformers import get_scheduler
@@ -53,12 +53,17 @@ class Progress:
             self.best = weights()
 
 
+def accelerator() -> Accelerator:
+    """Accelerate as the launcher has set it up: processes, device, precision, sharding."""
+    return Accelerator(cpu=not torch.cuda.is_available())
+
+
 class Loop:
     """The optimiser steps of a PEFT model, in one process or spread over all that Accelerate finds."""
 
     def __init__(self, model, recipe: Recipe, steps: int, pad: int | None, seed: int):
         self.recipe, self.pad, self.seed = recipe, pad, seed
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.accelerator = accelerator()
         if recipe.checkpointing:
             model.activation_checkpointing_enable()
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -129,7 +134,11 @@ class Loop:
 
 
 def save(path: str | Path, key: dict, loop: Loop, progress: Progress) -> None:
-    """Keep a training in one safetensors file; ``key`` says which training it is."""
+    """Keep a training in one safetensors file; ``key`` says which training it is. One that is sharded is not kept: no
+    process has its optimiser's state.
+    """
+    if loop.accelerator.distributed_type == DistributedType.FSDP:
+        return
     weights = loop.weights()
     if not loop.is_main:
         return

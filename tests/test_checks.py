@@ -43,7 +43,7 @@ def parameters(model: str) -> dict:
         "tuning_rows": 8, "budget": 4, "rho": 0.05,
         "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
         "solvers": ["spectral", "plain"], "precision": 0.01, "noise": 0.01, "release_steps": 10,
-        "instructions": "alpaca-demo", "row_counts": [4, 8], "new_tokens": 8, "references": [],
+        "instructions": "alpaca-demo", "row_counts": [6, 8], "new_tokens": 8, "references": [],
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
         "title": "a parameter without a rule",
@@ -113,6 +113,8 @@ def test_values_at_the_edge_pass(model, edge):
             for name in LISTS
             for bad in ([], "taylor", 3, None)
         ],
+        *[({"row_counts": bad}, "row_counts must be whole numbers of at least 1, in ") for bad in ([8, 6], [0])],
+        ({"references": ["owner/absent"]}, "'owner/absent' is not in the local cache"),
         # layers
         *[({"layers": bad}, "layers .* are not of the form '4-25' or '7'") for bad in ("", "4-", "-4", "4:25", None)],
         ({"layers": "2-6"}, "layers '2-6' are not inside this model's layers 0-5"),
@@ -122,8 +124,8 @@ def test_values_at_the_edge_pass(model, edge):
         ({"lr": NAN}, "recovery setting lr must be a finite float > 0, not nan"),
         ({"epochs": 1.5}, "recovery setting epochs must be a finite int > 0, not 1.5"),
         ({"warmup_steps": -1}, "recovery setting warmup_steps must be a finite int >= 0, not -1"),
-        ({"warmup_steps": 4}, "warmup_steps 4 must be below the 4 steps of 8 rows"),
-        ({"row_counts": [4, 9]}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
+        ({"warmup_steps": 4}, "warmup_steps 4 must be below the 3 steps of 6 rows"),
+        ({"row_counts": [6, 9]}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
         # text and window
         ({"window": 600}, "corpus 'sotu-late' is too short for a window of 600 tokens"),
     ],
