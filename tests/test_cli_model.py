@@ -212,6 +212,27 @@ def test_a_pruned_model_is_recovered(home, tmp_path, capfd):
     assert models.load_tokenizer(str(tmp_path / "recovered")).eos_token == "<eos>"
 
 
+def test_a_stopped_recovery_goes_on_and_ends_the_same(home, tmp_path, capfd, monkeypatch):
+    options = "recover model --rows 8 --validation 2 --epochs 25 --batch-size 8 --lr 1e-2 --warmup-steps 1 --r 2 --out "
+    assert run(options + str(tmp_path / "whole"), home) == 0
+
+    def stop(self, row):
+        if row["step"] == 21:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_model._Steps, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(options + str(tmp_path / "resumed"), home)
+    assert not (tmp_path / "resumed").exists() and (tmp_path / "resumed.state").is_file()
+    capfd.readouterr()
+    assert run(options + str(tmp_path / "resumed"), home) == 0
+    assert f"goes on from {tmp_path / 'resumed.state'}" in capfd.readouterr().err
+    whole, resumed = (models.load_model(str(tmp_path / name)).state_dict() for name in ("whole", "resumed"))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert not (tmp_path / "resumed.state").exists()
+
+
 # --- Bad input -----------------------------------------------------------------------------------------------------
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from tiny import ROWS, byte_tokenizer, pruned_model, tiny_model
 
 from mpstudy import instructions, recover, training
 from mpstudy.errors import StudyError
+from mpstudy.paths import ROOT
 from mpstudy.recipe import Recipe
 
 TRAINING, VALIDATION = ROWS[:9], ROWS[9:]
@@ -192,3 +195,13 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path):
     for row, same in zip(one.meta["history"], two.meta["history"], strict=True):
         assert json.loads(json.dumps(same)) == pytest.approx(row, rel=1e-4)
     assert_same(one, two, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "kind", "processes"), [("cards", "MULTI_GPU", 4), ("fsdp", "FSDP", 8)])
+def test_accelerate_reads_the_shipped_settings(name, kind, processes):
+    config = load_config_from_file(str(ROOT / "data" / "accelerate" / f"{name}.yaml"))
+    assert config.distributed_type == kind and config.num_processes == processes and config.mixed_precision == "bf16"
+    if name == "fsdp":
+        parser = launch_command_parser()
+        given = {f"fsdp_{key.removeprefix('fsdp_')}" for key in config.fsdp_config}
+        assert given <= {action.dest for action in parser._actions}
