@@ -77,7 +77,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"calibration": "alpaca-demo"}, "unknown corpus 'alpaca-demo'; known: .*sotu-early"),
         ({"corpora": ["wiki", "wikitext"]}, "unknown corpus 'wikitext'; known: .*wikitext2"),
         ({"instructions": "wiki"}, "unknown corpus 'wiki'; known: alpaca-cleaned, alpaca-demo"),
-        ({"tasks": ["facts", "hellaswag"]}, "unknown zero-shot task 'hellaswag'; known: agreement, cloze, facts"),
+        ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, arc_challenge, arc_easy"),
         ({"changes": ["int3"]}, "unknown change 'int3'; known: bfloat16"),
         ({"common_changes": ["corpus-brown"]}, "unknown corpus 'brown'; known: "),
         ({"crossed": [3]}, "crossed needs at least two seeds, not"),
