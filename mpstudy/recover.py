@@ -14,7 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
 from . import tensorfile, training
-from .cache import tokens_digest, weights_digest
+from .digests import tokens_digest, weights_digest
 from .errors import StudyError
 from .instructions import encode
 from .recipe import Recipe

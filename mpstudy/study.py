@@ -11,7 +11,7 @@ from functools import cached_property
 
 import torch
 
-from . import arithmetic, cache, data, evaluate, models, pruners, surgery
+from . import arithmetic, cache, data, digests, evaluate, models, pruners, surgery
 from .errors import check_choice
 from .plan import Plan, make_plan
 from .scores import Scores
@@ -80,8 +80,8 @@ class Study:
         batches = self.batches(sample)
         pruners.check_settings(pruner, settings)
         key = {
-            "model": cache.weights_digest(self.model),
-            "tokens": cache.tokens_digest(batches),
+            "model": digests.weights_digest(self.model),
+            "tokens": digests.tokens_digest(batches),
             "pruner": pruner,
             "settings": pruners.defaults(pruner) | settings,
             "units": self.units.counts,
@@ -104,12 +104,12 @@ class Study:
 
     def perplexity(self, model) -> dict[str, dict]:
         """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluate.perplexity`)."""
-        digest = cache.weights_digest(model)
+        digest = digests.weights_digest(model)
         found = {}
         for name, windows in self.texts.items():
             key = {
                 "model": digest,
-                "tokens": cache.tokens_digest(windows),
+                "tokens": digests.tokens_digest(windows),
                 "arithmetic": arithmetic.name_of(model),
                 "threads": torch.get_num_threads(),
             }
@@ -121,8 +121,8 @@ class Study:
         """How differently two models continue a corpus (see :func:`mpstudy.evaluate.divergence`)."""
         windows = self.texts[corpus]
         key = {
-            "models": [cache.weights_digest(first), cache.weights_digest(second)],
-            "tokens": cache.tokens_digest(windows),
+            "models": [digests.weights_digest(first), digests.weights_digest(second)],
+            "tokens": digests.tokens_digest(windows),
             "threads": torch.get_num_threads(),
         }
         compute = lambda: evaluate.divergence(first, second, windows)  # noqa: E731
@@ -133,8 +133,8 @@ class Study:
         from . import zeroshot  # lm-eval takes seconds to import; only one notebook needs it
 
         key = {
-            "model": cache.weights_digest(model),
-            "tokenizer": cache.tokenizer_digest(self.tokenizer),
+            "model": digests.weights_digest(model),
+            "tokenizer": digests.tokenizer_digest(self.tokenizer),
             "items": [zeroshot.content(task, limit) for task in tasks],
             "threads": torch.get_num_threads(),
         }
@@ -148,7 +148,7 @@ class Study:
         parts = (training, validation)
         examples = [instructions.encode(self.tokenizer, rows, recipe.cutoff, recipe.loss_on) for rows in parts]
         tokens = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
-        key = {"model": cache.weights_digest(model), "tokens": tokens, "recipe": asdict(recipe), "seed": seed}
+        key = {"model": digests.weights_digest(model), "tokens": tokens, "recipe": asdict(recipe), "seed": seed}
         key |= {"threads": torch.get_num_threads()}
         state = cache.path_of("adapters", key, "mpstudy.recover", ".state")
         compute = lambda: recover.train_adapter(  # noqa: E731

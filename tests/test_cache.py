@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import byte_tokenizer, cast, pruned_model, tiny_model, tokens
 
-from mpstudy import cache, codebase, files, models
+from mpstudy import cache, codebase, digests, files, models
 from mpstudy.errors import StudyError
 from mpstudy.paths import ROOT
 from mpstudy.scores import Scores
@@ -127,53 +127,53 @@ def test_a_damaged_json_entry_is_named(computed):
 
 
 def test_equal_models_have_equal_digests():
-    assert cache.weights_digest(tiny_model()) == cache.weights_digest(tiny_model())
+    assert digests.weights_digest(tiny_model()) == digests.weights_digest(tiny_model())
 
 
 def test_one_bit_of_one_weight_changes_the_digest():
     model = tiny_model()
-    before = cache.weights_digest(model)
+    before = digests.weights_digest(model)
     weight = model.model.layers[1].mlp.down_proj.weight
     with torch.no_grad():
         weight.view(torch.int32)[3, 5] ^= 1
-    assert cache.weights_digest(model) != before
+    assert digests.weights_digest(model) != before
     with torch.no_grad():
         weight.view(torch.int32)[3, 5] ^= 1
-    assert cache.weights_digest(model) == before
+    assert digests.weights_digest(model) == before
 
 
 def test_shape_dtype_and_config_change_the_digest():
     rope = {"rope_type": "default", "rope_theta": 5e5}
     different = [tiny_model(), tiny_model(seed=1), pruned_model(), cast(tiny_model(), torch.bfloat16)]
     different += [tiny_model(rms_norm_eps=1e-5), tiny_model(rope_parameters=rope)]
-    assert len({cache.weights_digest(model) for model in different}) == len(different)
+    assert len({digests.weights_digest(model) for model in different}) == len(different)
 
 
 def test_where_a_model_lies_does_not_change_the_digest(tmp_path):
     tiny_model().save_pretrained(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    loaded = {cache.weights_digest(models.load_model(str(tmp_path / name), device="cpu")) for name in ("one", "two")}
-    assert loaded == {cache.weights_digest(tiny_model())}
+    loaded = {digests.weights_digest(models.load_model(str(tmp_path / name), device="cpu")) for name in ("one", "two")}
+    assert loaded == {digests.weights_digest(tiny_model())}
 
 
 def test_tokens_have_a_digest_of_shape_and_values():
     batch = tokens(4, 6)
-    assert cache.tokens_digest(batch) == cache.tokens_digest([batch.clone()])
+    assert digests.tokens_digest(batch) == digests.tokens_digest([batch.clone()])
     other = batch.clone()
     other[2, 3] += 1
-    digests = {cache.tokens_digest(value) for value in (batch, other, batch.view(3, 8), batch.split(2), batch.t())}
-    assert len(digests) == 5
+    found = {digests.tokens_digest(value) for value in (batch, other, batch.view(3, 8), batch.split(2), batch.t())}
+    assert len(found) == 5
 
 
 def test_a_tokenizer_has_a_digest_of_its_content(tmp_path):
     byte_tokenizer().save_pretrained(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     one, two = (models.load_tokenizer(str(tmp_path / name)) for name in ("one", "two"))
-    assert cache.tokenizer_digest(one) == cache.tokenizer_digest(two)
+    assert digests.tokenizer_digest(one) == digests.tokenizer_digest(two)
     one("Used before.")
-    assert cache.tokenizer_digest(one) == cache.tokenizer_digest(two)
+    assert digests.tokenizer_digest(one) == digests.tokenizer_digest(two)
     two.add_tokens(["<more>"])
-    assert cache.tokenizer_digest(one) != cache.tokenizer_digest(two)
+    assert digests.tokenizer_digest(one) != digests.tokenizer_digest(two)
 
 
 # --- Code --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from tiny import byte_tokenizer, tiny_folder, tiny_model, tokens
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
-from mpstudy import cache, models, sources
+from mpstudy import digests, models, sources
 from mpstudy.errors import StudyError
 from mpstudy.paths import ROOT
 
@@ -321,16 +321,16 @@ def test_a_hub_model_is_fetched_from_the_hub(tmp_path, folder, cached):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     code = (
-        "from mpstudy import cache, models;"
+        "from mpstudy import digests, models;"
         "models.load_config('owner/tiny'); models.load_tokenizer('owner/tiny');"
-        "print(cache.weights_digest(models.load_model('owner/tiny', device='cpu')))"
+        "print(digests.weights_digest(models.load_model('owner/tiny', device='cpu')))"
     )
     try:
         done = in_process(code, HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_HUB_DISABLE_XET="1", NO_PROXY="*")
     finally:
         server.shutdown()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == cache.weights_digest(models.load_model(folder, device="cpu"))
+    assert done.stdout.strip() == digests.weights_digest(models.load_model(folder, device="cpu"))
 
 
 # --- What stands for a model in fingerprints -----------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import tiny_folder
 
-from mpstudy import cache, data, evaluate, models, perturb, pruners, recover, zeroshot
+from mpstudy import data, digests, evaluate, instructions, models, perturb, pruners, recover, zeroshot
 from mpstudy.errors import StudyError
 from mpstudy.recipe import Recipe
 from mpstudy.study import Study
@@ -154,11 +154,11 @@ def test_a_bad_setting_is_an_error_before_any_work(study, calls):
 
 def test_pruning_leaves_the_studys_model_alone(study):
     before = copy.deepcopy(study.model.state_dict())
-    digest = cache.weights_digest(study.model)
+    digest = digests.weights_digest(study.model)
     plan = study.plan(study.scores("l1", sample=0), 0.5)
     pruned = study.pruned(plan)
-    assert same(before, study.model.state_dict()) and cache.weights_digest(study.model) == digest
-    assert cache.weights_digest(pruned) != digest
+    assert same(before, study.model.state_dict()) and digests.weights_digest(study.model) == digest
+    assert digests.weights_digest(pruned) != digest
     shapes = [tuple(layer.mlp.gate_proj.weight.shape) for layer in pruned.model.layers]
     assert shapes == [(24, 32), (12, 32), (12, 32)]
     assert plan.meta == {"ratio": 0.5, "scope": "local", "pruner": "l1"}
@@ -191,15 +191,15 @@ def test_zero_shot_is_computed_once_for_a_model_and_tokenizer(study, folder, cal
 
 
 def test_recovery_is_computed_once_and_merged(study, calls, monkeypatch):
-    monkeypatch.setattr(recover, "alpaca_prompt", lambda row: row["instruction"])  # short: a token is a byte here
+    monkeypatch.setattr(instructions, "alpaca_prompt", lambda row: row["instruction"])  # short: a token is a byte here
     rows = [{"instruction": f"Say {i}.", "input": "", "output": f"It is {i}."} for i in range(10)]
     pruned = study.pruned(study.plan(study.scores("l1", sample=0), 0.5))
-    before, steps = cache.weights_digest(pruned), []
+    before, steps = digests.weights_digest(pruned), []
     first, adapter = study.recover(pruned, rows[:8], rows[8:], RECIPE, seed=0, log=steps.append)
     again, _ = study.recover(pruned, rows[:8], rows[8:], RECIPE, seed=0)
     assert calls["train_adapter"] == 1 and steps == adapter.meta["history"]
-    assert cache.weights_digest(first) == cache.weights_digest(again)
-    assert cache.weights_digest(pruned) == before != cache.weights_digest(first)
+    assert digests.weights_digest(first) == digests.weights_digest(again)
+    assert digests.weights_digest(pruned) == before != digests.weights_digest(first)
     study.recover(pruned, rows[:8], rows[8:], RECIPE, seed=1)
     study.recover(pruned, rows[:8][::-1], rows[8:], RECIPE, seed=0)
     study.recover(first, rows[:8], rows[8:], RECIPE, seed=0)
