@@ -33,9 +33,12 @@ example:
 _EVALUATE = """
 Perplexity of a dense or pruned model on a text: non-overlapping windows without special tokens, the last partial one
 dropped, each predicting its last window-1 tokens, losses in fp32. --tasks adds zero-shot accuracies by lm-eval.
+--text FILE is any text; with --corpus it is a copy of that corpus of the hub (its parquet file or the raw text), whose
+lines are joined as the published protocol joins them.
 
 examples:
   python -m mpstudy evaluate pruned/ --text book.txt --window 128 --json
+  python -m mpstudy evaluate pruned/ --corpus wikitext2 --text wiki.test.raw --window 2048
   python -m mpstudy evaluate smollm2-135m-instruct --corpus wiki --max-windows 40 --tasks facts agreement --limit 100
 """
 _RECOVER = """
@@ -103,9 +106,8 @@ def _add_prune(parser) -> None:
 
 def _add_evaluate(parser) -> None:
     parser.add_argument("model", metavar="MODEL")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--text", type=Path, metavar="FILE")
-    source.add_argument("--corpus")
+    parser.add_argument("--text", type=Path, metavar="FILE")
+    parser.add_argument("--corpus")
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--max-windows", type=int, metavar="N", help="the first N windows")
     parser.add_argument("--tasks", nargs="+", default=[])
@@ -190,10 +192,12 @@ def evaluate(options) -> None:
         from . import zeroshot
 
         zeroshot.check_tasks(options.tasks)
-    text = read_text(options.text) if options.text else None
+    if not options.text and not options.corpus:
+        raise StudyError("evaluate needs a text: --text FILE, --corpus NAME, or both for a copy of a hub corpus")
+    text = None if options.corpus else read_text(options.text)
     tokenizer = models.load_tokenizer(options.model)
-    if text is None:
-        windows = data.corpus_windows(tokenizer, options.corpus, window=options.window)
+    if options.corpus:
+        windows = data.corpus_windows(tokenizer, options.corpus, window=options.window, local=options.text)
     else:
         windows = data.text_windows(tokenizer, text, window=options.window)
     windows = windows[: options.max_windows]

@@ -96,12 +96,15 @@ def sample_windows(tokenizer, texts: Sequence[str], *, samples: int, length: int
     return torch.stack(windows)
 
 
-def corpus_windows(tokenizer, corpus: str, *, window: int, max_windows: int | None = None) -> torch.Tensor:
+def corpus_windows(
+    tokenizer, corpus: str, *, window: int, max_windows: int | None = None, local: str | Path | None = None
+) -> torch.Tensor:
     """The documents of a text corpus as one text, cut by :func:`text_windows`: int64 of shape (n, window).
 
-    Documents past the first 20 million characters are left out, which concerns only C4 and BookCorpus.
+    Documents past the first 20 million characters are left out, which concerns only C4 and BookCorpus. ``local`` is
+    a copy of a hub corpus to read instead, as for :func:`load_texts`.
     """
-    text = JOINT.join(_first_documents(load_texts(corpus), MOST_CHARACTERS))
+    text = JOINT.join(_first_documents(load_texts(corpus, local), MOST_CHARACTERS))
     return text_windows(tokenizer, text, window=window, max_windows=max_windows)
 
 

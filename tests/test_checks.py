@@ -28,7 +28,7 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def texts(monkeypatch):
     """Short documents and twelve instructions in place of the bundled ones."""
-    monkeypatch.setattr(data, "load_texts", lambda name: ["A short text.", "And another."] * 20)
+    monkeypatch.setattr(data, "load_texts", lambda name, local=None: ["A short text.", "And another."] * 20)
     monkeypatch.setattr(data, "load_instructions", lambda name: [{}] * 12)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tiny import ROWS, byte_tokenizer, pruned_model, tiny_folder, tiny_model, tokens
 from transformers import GPT2Config
 
-from mpstudy import __main__, checkpoint, cli_model, data, evaluate, models, pruners, surgery, units
+from mpstudy import __main__, checkpoint, cli_model, data, evaluate, hub, models, pruners, surgery, units
 from mpstudy.errors import StudyError
 from mpstudy.paths import ROOT
 from mpstudy.recipe import Recipe
@@ -45,7 +45,13 @@ def home(tmp_path_factory):
 def texts(monkeypatch):
     """A short text and twelve instructions in place of the bundled ones; the CPU, for bits that can be compared."""
     monkeypatch.setattr(models, "default_device", lambda: "cpu")
-    monkeypatch.setattr(data, "load_texts", lambda name: [TEXT, TEXT[5:]])
+    load = data.load_texts
+
+    def load_texts(name, local=None):
+        data._corpus(name, "text")
+        return load(name, local) if local else [TEXT, TEXT[5:]]
+
+    monkeypatch.setattr(data, "load_texts", load_texts)
     monkeypatch.setattr(data, "load_instructions", lambda name: ROWS)
 
 
@@ -151,7 +157,7 @@ def evaluated(command: str, home: Path, capfd) -> dict:
     capfd.readouterr()
     assert run(f"evaluate {command} --json", home) == 0
     out, err = capfd.readouterr()
-    assert err == "" and out.count("\n") == 1
+    assert "error" not in err and out.count("\n") == 1
     return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
@@ -179,6 +185,18 @@ def test_one_window_has_no_standard_error(home, capfd):
 def test_a_corpus_is_evaluated_whole(home, capfd):
     result = evaluated("model --corpus wiki --window 32", home, capfd)
     assert result["tokens"] == (2 * len(TEXT) - 5 + len(data.JOINT)) // 32 * 31
+
+
+def test_a_copy_of_a_hub_corpus_is_joined_as_the_reference_joins_it(home, tmp_path, capfd, monkeypatch):
+    """LLM-Pruner joins the rows of WikiText-2, line ends kept, and of Penn Treebank by two line ends."""
+    monkeypatch.setattr(hub, "cache_dir", lambda: tmp_path / "cache")
+    (tmp_path / "wiki.test.raw").write_text(" \n = A title = \n \n Some words . \n")
+    (tmp_path / "ptb.valid.txt").write_text(" one two \n three four \n")
+    joined = {"wikitext2": "\n\n = A title = \n\n\n\n\n Some words . \n", "ptb": "one two\n\nthree four"}
+    for (corpus, text), file in zip(joined.items(), ("wiki.test.raw", "ptb.valid.txt")):
+        (tmp_path / "joined.txt").write_text(text)
+        found = evaluated(f"model --corpus {corpus} --text {tmp_path / file} --window 4", home, capfd)
+        assert found == evaluated(f"model --text {tmp_path / 'joined.txt'} --window 4", home, capfd)
 
 
 def test_tasks_are_added(home, capfd):
@@ -355,6 +373,8 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (EVALUATE.replace("book.txt", "model"), "cannot read the text .*model': .*Is a directory"),
         (EVALUATE.replace("--text book.txt", "--corpus alpaca-demo2"), "unknown .*corpus 'alpaca-demo2'; known: "),
         (EVALUATE.replace("window 16", "window 1"), "--window must be at least 2, not 1"),
+        ("evaluate model", "needs a text: --text FILE, --corpus NAME, or both"),
+        (EVALUATE + "--corpus wiki", "corpus 'wiki' is bundled; local copies are of wikitext2"),
         (EVALUATE + "--max-windows 0", "--max-windows must be at least 1, not 0"),
         (EVALUATE + "--max-windows -3", "--max-windows must be at least 1, not -3"),
         (EVALUATE + "--tasks facts mmlu", "unknown zero-shot task 'mmlu'; known: agreement, arc_challenge, "),
@@ -375,7 +395,6 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
     ],
 )  # fmt: skip
 def test_a_bad_input_is_one_line_and_status_2(bad, command, message, capfd, monkeypatch):
-    monkeypatch.setattr(data, "load_texts", known_corpus(data.load_texts))
     monkeypatch.chdir(bad)
     capfd.readouterr()
     assert run(command, bad) == 2
@@ -385,16 +404,6 @@ def test_a_bad_input_is_one_line_and_status_2(bad, command, message, capfd, monk
     assert len(lines) == 1 and lines[0].startswith("error: ")
     assert re.search(message, lines[0])
     assert not (bad / "new").exists() and not (bad / "new.safetensors").exists()
-
-
-def known_corpus(load):
-    """``load`` for the names that there are."""
-
-    def checked(name):
-        data._corpus(name, "text")
-        return load(name)
-
-    return checked
 
 
 @pytest.mark.slow

@@ -23,7 +23,9 @@ def folder(tmp_path_factory):
 def study(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(models, "default_device", lambda: "cpu")
     monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
-    monkeypatch.setattr(data, "load_texts", {"sotu-early": SENTENCES[:30], "wiki": SENTENCES[30:]}.__getitem__)
+    monkeypatch.setattr(
+        data, "load_texts", lambda name, local=None: SENTENCES[:30] if name == "sotu-early" else SENTENCES[30:]
+    )
     return Study(folder, "1-2", "sotu-early", samples=3, length=24, corpora=["wiki"], window=32, windows=4)
 
 

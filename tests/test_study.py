@@ -22,7 +22,7 @@ def texts(monkeypatch, tmp_path):
     monkeypatch.setattr(models, "default_device", lambda: "cpu")
     monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
     corpora = {"sotu-early": SENTENCES[:20], "sotu-late": SENTENCES[20:40], "wiki": SENTENCES[40:]}
-    monkeypatch.setattr(data, "load_texts", corpora.__getitem__)
+    monkeypatch.setattr(data, "load_texts", lambda name, local=None: corpora[name])
 
 
 @pytest.fixture(scope="module")
