@@ -15,8 +15,9 @@ from transformers import Trainer, TrainingArguments
 from . import bench, data, instructions, models, recover, training
 from .recipe import Recipe
 
-MODEL, ROWS = "smollm2-135m-instruct", 48
-RECIPE = Recipe(epochs=1, batch_size=16, micro_batch_size=4, warmup_steps=1, cutoff=256)
+MODEL, ROWS = "smollm2-135m-instruct", 64
+RECIPE = Recipe(epochs=1, warmup_steps=0)
+WARM_UP = 8  # examples
 ROUNDS = 3
 CARDS = (1, 4, 8)
 
@@ -67,19 +68,19 @@ def measure(name: str) -> float:
     examples = instructions.encode(tokenizer, data.load_instructions("alpaca-demo")[:ROWS], RECIPE.cutoff)
     torch.manual_seed(0)
     lora = recover.with_lora(models.load_model(MODEL), RECIPE)
-    METHODS[name](lora, examples[: RECIPE.batch_size], tokenizer)
+    METHODS[name](lora, examples[:WARM_UP])
     begin = time.perf_counter()
-    METHODS[name](lora, examples, tokenizer)
+    METHODS[name](lora, examples)
     return sum(len(ids) for ids, _ in examples) / (time.perf_counter() - begin)
 
 
-def _own(lora, examples, tokenizer) -> None:
-    loop = training.Loop(lora, RECIPE, 100, tokenizer.pad_token_id, seed=0)
+def _own(lora, examples) -> None:
+    loop = training.Loop(lora, RECIPE, 100, seed=0)
     for step, chosen in enumerate(loop.order(len(examples)), start=1):
         loop.step(step, [examples[i] for i in chosen])
 
 
-def _trainer(lora, examples, tokenizer) -> None:
+def _trainer(lora, examples) -> None:
     """Padded to the longest row of a batch, as the reference trains."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -94,7 +95,7 @@ def _trainer(lora, examples, tokenizer) -> None:
             report_to="none",
             disable_tqdm=True,
         )
-        collate = lambda rows: instructions.padded(rows, tokenizer.pad_token_id)  # noqa: E731
+        collate = lambda rows: instructions.padded(rows)  # noqa: E731
         Trainer(lora, arguments, train_dataset=examples, data_collator=collate).train()
 
 

@@ -50,53 +50,57 @@ def targets(examples: list[Example]) -> int:
     return sum(label != IGNORED for _, labels in examples for label in labels)
 
 
-def split(examples: list[Example], rows: int, cutoff: int, packing: bool) -> list[list[Example]]:
-    """The examples of one optimiser step in groups, one a backward pass, none of more than ``rows * cutoff`` tokens.
+def split(examples: list[Example], rows: int, cutoff: int, packing: bool) -> list[list[list[Example]]]:
+    """The examples of one optimiser step as groups of at most ``rows`` windows, a group for one backward pass.
 
-    With ``packing`` a group is filled up to that many tokens (first fit, longest first: Johnson 1973), otherwise it
-    holds ``rows`` examples of similar length. Every example is in exactly one group.
+    A window holds one example or, with ``packing``, as many as fit into ``cutoff`` tokens (first fit, longest first:
+    Johnson 1973). Every example is in exactly one window; windows of similar length stand together.
     """
     longest_first = sorted(examples, key=lambda example: -len(example[0]))
-    if not packing:
-        return [longest_first[start : start + rows] for start in range(0, len(examples), rows)]
-    groups, room = [], []
-    for example in longest_first:
+    windows = _first_fit(longest_first, cutoff) if packing else [[example] for example in longest_first]
+    return [windows[start : start + rows] for start in range(0, len(windows), rows)]
+
+
+def _first_fit(examples: list[Example], cutoff: int) -> list[list[Example]]:
+    windows, room = [], []
+    for example in examples:
         size = len(example[0])
         place = next((i for i, free in enumerate(room) if size <= free), None)
         if place is None:
-            groups.append([example])
-            room.append(rows * cutoff - size)
+            windows.append([example])
+            room.append(cutoff - size)
         else:
-            groups[place].append(example)
+            windows[place].append(example)
             room[place] -= size
-    return groups
+    return windows
 
 
-def packed(examples: list[Example]) -> dict[str, torch.Tensor]:
-    """Examples one after the other in a single row. Their positions begin again at 0, by which transformers tells them
-    apart: no token attends to another example.
+def packed(windows: list[list[Example]]) -> dict[str, torch.Tensor]:
+    """Windows of several examples, one window a row. The positions of each example begin again at 0, by which
+    transformers tells them apart: no token attends to another example, nor to what fills up the row.
     """
-    ids, labels = ([token for example in examples for token in example[part]] for part in (0, 1))
-    positions = [position for example in examples for position in range(len(example[0]))]
-    return {
-        "input_ids": torch.tensor([ids]),
-        "position_ids": torch.tensor([positions]),
-        "labels": torch.tensor([labels]),
-    }
+    joined = [tuple([token for example in window for token in example[part]] for part in (0, 1)) for window in windows]
+    positions = [[position for ids, _ in window for position in range(len(ids))] for window in windows]
+    batch = _rows(joined)
+    longest = batch["input_ids"].shape[1]
+    return batch | {"position_ids": torch.tensor([row + list(range(longest - len(row))) for row in positions])}
 
 
-def padded(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
-    """Examples one a row, filled up to the longest with the token ``pad``, which is masked."""
+def padded(examples: list[Example]) -> dict[str, torch.Tensor]:
+    """Examples one a row; what fills up a row is masked."""
+    batch = _rows(examples)
+    lengths, longest = [len(ids) for ids, _ in examples], batch["input_ids"].shape[1]
+    return batch | {"attention_mask": torch.tensor([[1] * size + [0] * (longest - size) for size in lengths])}
+
+
+def _rows(examples: list[Example]) -> dict[str, torch.Tensor]:
+    """Ids and labels filled up to the longest example. Neither attention nor loss reaches the filler, so any token
+    will do.
+    """
     longest = max(len(ids) for ids, _ in examples)
-
-    def rows(part, filler):
-        return torch.tensor([list(row) + [filler] * (longest - len(row)) for row in part])
-
-    return {
-        "input_ids": rows([ids for ids, _ in examples], pad),
-        "attention_mask": rows([[1] * len(ids) for ids, _ in examples], 0),
-        "labels": rows([labels for _, labels in examples], IGNORED),
-    }
+    fill = lambda part, filler: torch.tensor([row + [filler] * (longest - len(row)) for row in part])  # noqa: E731
+    ids, labels = zip(*examples)
+    return {"input_ids": fill(ids, 0), "labels": fill(labels, IGNORED)}
 
 
 def silenced(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -105,13 +109,16 @@ def silenced(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def loss_sum(model, batch: dict[str, torch.Tensor], device) -> torch.Tensor:
-    """Sum over the targets of the loss in nats, in fp32. Logits are computed only where a token with a loss follows,
-    which spares most of the work on a large vocabulary.
+    """Sum over the targets of the loss in nats, in fp32. Logits are computed only where a target follows, which spares
+    much of the work on a large vocabulary.
     """
     batch = {name: value.to(device) for name, value in batch.items()}
-    labels = batch.pop("labels")
-    before = (labels[:, 1:] != IGNORED).any(dim=0).nonzero().flatten()
-    logits = model(**batch, use_cache=False, logits_to_keep=before).logits.float()
-    return functional.cross_entropy(
-        logits.flatten(0, 1), labels[:, before + 1].flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+    labels = batch.pop("labels")[:, 1:]
+    wanted = labels != IGNORED
+    head = getattr(model, "module", model).get_output_embeddings()  # several processes wrap the model
+    hook = head.register_forward_pre_hook(lambda module, hidden: (hidden[0][:, :-1][wanted],))
+    try:
+        logits = model(**batch, use_cache=False).logits.float()
+    finally:
+        hook.remove()
+    return functional.cross_entropy(logits, labels[wanted], reduction="sum")

@@ -18,16 +18,16 @@ class Recipe:
     dropout: float = 0.05
     lr: float = 1e-4
     epochs: int = 2
-    batch_size: int = 64  # rows per optimiser step, over all processes
-    micro_batch_size: int = 4  # bounds a backward pass to micro_batch_size * cutoff tokens
+    batch_size: int = 64  # examples per optimiser step, over all processes
+    micro_batch_size: int = 4  # rows per backward pass
     warmup_steps: int = 100
-    cutoff: int = 256  # tokens per example
+    cutoff: int = 256  # tokens per row, the most that an example may have
     schedule: str = "linear"  # decay of lr to 0 after the warm-up
     optimiser: str = "adamw"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     loss_on: str = "response"
-    packing: bool = True  # several examples in a row instead of padding
+    packing: bool = True  # as many examples in a row as fit, instead of one
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, a third more time
 
     def __post_init__(self):

@@ -75,7 +75,7 @@ def train_adapter(
         torch.manual_seed(seed)
         base = copy.deepcopy(model)  # in fp32, unless the launcher asks for half precision: then LoRA alone is fp32
         lora = with_lora(base.float() if training.accelerator().mixed_precision == "no" else base, recipe)
-        loop = training.Loop(lora, recipe, steps, tokenizer.pad_token_id, seed)
+        loop = training.Loop(lora, recipe, steps, seed)
         key = meta | {"examples": _digest(examples), "validation": _digest(held_out)}
         key |= {"processes": loop.accelerator.num_processes}
         progress = training.load(state, key, loop) if state and Path(state).exists() else training.Progress()

@@ -61,8 +61,8 @@ def accelerator() -> Accelerator:
 class Loop:
     """The optimiser steps of a PEFT model, in one process or spread over all that Accelerate finds."""
 
-    def __init__(self, model, recipe: Recipe, steps: int, pad: int | None, seed: int):
-        self.recipe, self.pad, self.seed = recipe, pad, seed
+    def __init__(self, model, recipe: Recipe, steps: int, seed: int):
+        self.recipe, self.seed = recipe, seed
         self.accelerator = accelerator()
         if recipe.checkpointing:
             model.activation_checkpointing_enable()
@@ -122,7 +122,7 @@ class Loop:
     def _batches(self, examples: list[Example]) -> list[dict]:
         recipe = self.recipe
         groups = split(examples, recipe.micro_batch_size, recipe.cutoff, recipe.packing)
-        return [packed(group) if recipe.packing else padded(group, self.pad) for group in groups]
+        return [packed(group) if recipe.packing else padded([example for (example,) in group]) for group in groups]
 
     def _share(self, batches: list[dict]) -> list[dict]:
         """Every world-th batch. All processes get as many, since they pass their layers together: the last ones of a

@@ -92,43 +92,46 @@ def made(*lengths):
 
 
 def test_padding_has_neither_attention_nor_loss():
-    batch = instructions.padded([([5, 6, 7], [-100, 6, 7]), ([8, 9], [-100, 9])], 0)
+    batch = instructions.padded([([5, 6, 7], [-100, 6, 7]), ([8, 9], [-100, 9])])
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 0]]
     assert batch["labels"].tolist() == [[-100, 6, 7], [-100, 9, -100]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 def test_packing_counts_positions_anew():
-    batch = instructions.packed([([5, 6, 7], [-100, 6, 7]), ([8, 9], [-100, 9])])
+    batch = instructions.packed([[([5, 6, 7], [-100, 6, 7]), ([8, 9], [-100, 9])], [([4, 3], [-100, 3])]])
     assert {name: value.tolist() for name, value in batch.items()} == {
-        "input_ids": [[5, 6, 7, 8, 9]], "position_ids": [[0, 1, 2, 0, 1]], "labels": [[-100, 6, 7, -100, 9]],
-    }  # fmt: skip
+        "input_ids": [[5, 6, 7, 8, 9], [4, 3, 0, 0, 0]],
+        "position_ids": [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]],
+        "labels": [[-100, 6, 7, -100, 9], [-100, 3, -100, -100, -100]],
+    }
 
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("rows", [1, 2, 3])
-def test_every_example_is_in_one_group_that_is_not_too_large(packing, rows):
+def test_every_example_is_in_one_window_that_is_not_too_long(packing, rows):
     examples = made(3, 8, 2, 5, 5, 1, 7)
     groups = instructions.split(examples, rows, 8, packing)
-    assert sorted(example for group in groups for example in group) == sorted(examples)
-    for group in groups:
-        assert sum(len(ids) for ids, _ in group) <= rows * 8
-        assert packing or len(group) <= rows
+    windows = [window for group in groups for window in group]
+    assert sorted(example for window in windows for example in window) == sorted(examples)
+    assert all(len(group) <= rows for group in groups)
+    assert all(sum(len(ids) for ids, _ in window) <= 8 for window in windows)
+    assert packing or all(len(window) == 1 for window in windows)
 
 
-def test_packing_fills_rows_first_fit_longest_first():
-    groups = instructions.split(made(3, 8, 2, 5, 5, 1), 1, 8, True)
-    assert [[len(ids) for ids, _ in group] for group in groups] == [[8], [5, 3], [5, 2, 1]]
+def test_packing_fills_windows_first_fit_longest_first():
+    groups = instructions.split(made(3, 8, 2, 5, 5, 1), 2, 8, True)
+    assert [[[len(ids) for ids, _ in window] for window in group] for group in groups] == [[[8], [5, 3]], [[5, 2, 1]]]
 
 
 def test_packed_examples_do_not_see_each_other():
     model, examples = tiny_model(), made(4, 6, 2)
-    batch = instructions.packed(examples)
+    batch = instructions.packed([made(13), examples])
     batch.pop("labels")
     with torch.no_grad():
-        whole = model(**batch, use_cache=False).logits[0]
+        whole = model(**batch, use_cache=False).logits[1, :12]
         alone = torch.cat([model(input_ids=torch.tensor([ids])).logits[0] for ids, _ in examples])
-        blind = model(input_ids=batch["input_ids"], use_cache=False).logits[0]
+        blind = model(input_ids=batch["input_ids"], use_cache=False).logits[1, :12]
     torch.testing.assert_close(whole, alone, rtol=0, atol=1e-5)
     assert not torch.allclose(blind, alone, rtol=0, atol=1e-2)
 
@@ -140,13 +143,13 @@ def test_the_loss_is_that_of_each_target_alone():
         for ids, labels in examples:
             logs = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
             expected -= sum(logs[i, label].item() for i, label in enumerate(labels[1:]) if label != -100)
-        for batch in (instructions.packed(examples), instructions.padded(examples, 0)):
+        for batch in (instructions.packed([examples[:2], examples[2:]]), instructions.padded(examples)):
             assert instructions.loss_sum(model, batch, "cpu").item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_without_targets_has_neither_loss_nor_gradient():
     model = tiny_model()
-    loss = instructions.loss_sum(model, instructions.silenced(instructions.packed(made(4, 3))), "cpu")
+    loss = instructions.loss_sum(model, instructions.silenced(instructions.packed([made(4, 3)])), "cpu")
     loss.backward()
     assert loss.item() == 0
     assert all(not parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)

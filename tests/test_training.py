@@ -31,7 +31,7 @@ def train(model=None, state=None, log=lambda row: None, save_every=2, **changes)
 
 def loop_of(steps=6, **changes):
     recipe = Recipe(**QUICK | changes)
-    return training.Loop(recover.with_lora(tiny_model(), recipe), recipe, steps, 0, seed=0)
+    return training.Loop(recover.with_lora(tiny_model(), recipe), recipe, steps, seed=0)
 
 
 def assert_same(one, other, **tolerance):
