@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from .plots import CORPORA, FULL, dodge, points, present, stamp
 from .stats import summarise
@@ -45,6 +46,9 @@ def pareto(frame: pd.DataFrame, dense: pd.Series, note: str):
             points(axis, scale * rows[name], rows, pruner, line=True)
         axis.plot(scale * dense[name], dense["perplexity"], "kx", markersize=6, label="dense")
         axis.set(xlabel=label, yscale="log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 5, 7)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
     axes[0].set_ylabel("perplexity")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
     stamp(figure, note)
