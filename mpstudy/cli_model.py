@@ -10,6 +10,8 @@ from pathlib import Path
 from .cli_inputs import check_at_least, check_file_target, check_vocabulary, read_text, read_tokens, setting
 from .errors import StudyError
 
+LAUNCHED_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision that Accelerate was given
+
 _SCORE = """
 Score the prunable units of a model and write them as safetensors: `layers.<i>.attention` holds one score a head
 group, `layers.<i>.mlp` one a channel, low is removed first; every setting is in the metadata.
@@ -225,28 +227,29 @@ def recover(options) -> None:
     recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})
     checkpoint.check_target(options.out)
     rows = data.load_instructions(options.instructions)
-    training, validation = data.split_instructions(rows, validation=options.validation, seed=options.seed)
-    if options.rows is not None and not 0 < options.rows <= len(training):
-        raise StudyError(f"--rows {options.rows} of {len(training)} training rows: allowed is 1 to {len(training)}")
-    from accelerate import PartialState
+    rows, validation = data.split_instructions(rows, validation=options.validation, seed=options.seed)
+    if options.rows is not None and not 0 < options.rows <= len(rows):
+        raise StudyError(f"--rows {options.rows} of {len(rows)} training rows: allowed is 1 to {len(rows)}")
+    from . import recover, training
 
-    from . import recover
-
+    launched = training.accelerator()
     state = options.out.with_name(f"{options.out.name}.state")
     if state.exists():
         print(f"goes on from {state}", file=sys.stderr)
-    tokenizer, model = models.load_tokenizer(options.model), models.load_model(options.model)
+    tokenizer = models.load_tokenizer(options.model)
+    dtype = LAUNCHED_DTYPES[launched.mixed_precision]
+    model = models.load_model(options.model, dtype=dtype, device="cpu")  # a copy goes to the device that trains
     adapter = recover.train_adapter(
         model,
         tokenizer,
-        training[: options.rows],
+        rows[: options.rows],
         validation,
         recipe=recipe,
         seed=options.seed,
         log=_Steps(),
         state=state,
     )
-    if PartialState().is_main_process:
+    if launched.is_main_process:
         merged = recover.merge_adapter(model, adapter)
         checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta={"recovery": adapter.meta})
         print(f"{options.out}: recovered, validation loss {_best_validation(adapter):.4f} nats")

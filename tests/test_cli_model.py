@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny import ROWS, byte_tokenizer, pruned_model, tiny_folder, tiny_model, tokens
 from transformers import GPT2Config
 
-from mpstudy import __main__, checkpoint, cli_model, data, evaluate, hub, models, pruners, surgery, units
+from mpstudy import __main__, checkpoint, cli_model, data, evaluate, hub, models, pruners, recover, surgery, units
 from mpstudy.errors import StudyError
 from mpstudy.paths import ROOT
 from mpstudy.recipe import Recipe
@@ -248,6 +249,25 @@ def test_a_stopped_recovery_goes_on_and_ends_the_same(home, tmp_path, capfd, mon
     whole, resumed = (models.load_model(str(tmp_path / name)).state_dict() for name in ("whole", "resumed"))
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert not (tmp_path / "resumed.state").exists()
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_launchers_precision_is_that_of_the_base(home, tmp_path, monkeypatch, precision, kept):
+    seen = []
+    train = recover.train_adapter
+    monkeypatch.setattr(
+        recover, "train_adapter", lambda model, *a, **k: seen.append(model.dtype) or train(model, *a, **k)
+    )
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+    AcceleratorState._reset_state(True)
+    try:
+        out = tmp_path / "recovered"
+        options = "--rows 8 --validation 2 --epochs 2 --batch-size 4 --warmup-steps 1 --cutoff 260 --r 2"
+        assert run(f"recover model {options} --out {out}", home) == 0
+    finally:
+        AcceleratorState._reset_state(True)
+    assert seen == [kept]
+    assert {value.dtype for value in load_file(out / "model.safetensors").values()} == {torch.float32}
 
 
 # --- Bad input -----------------------------------------------------------------------------------------------------

@@ -41,6 +41,15 @@ def test_every_notebook_gives_a_result(smoke):
     assert f"{len(profile.runs)} of {len(profile.runs)} runs to execute; about" in log
 
 
+def test_a_reference_model_stands_beside_the_dense_one(smoke):
+    """The reference of the profile is the dense model with its head groups taken apart, which computes the same."""
+    result = json.loads((smoke[0] / "smoke" / "results" / "30_lora_recovery.json").read_text())
+    for table, value, by in (("quality", "perplexity", "corpus"), ("accuracy", "correct", "task")):
+        rows = {(row["state"], row[by]): row[value] for row in result["tables"][table]["rows"]}
+        dense, reference = ({k: v for (s, k), v in rows.items() if s == state} for state in ("dense", "reference"))
+        assert dense == reference if value == "correct" else reference == pytest.approx(dense, rel=1e-4)
+
+
 def test_figures_and_tables_exist_in_every_format(smoke):
     home = smoke[0] / "smoke"
     for folder, first, others in (("figures", "png", ("pdf", "csv")), ("tables", "csv", ("tex", "md"))):
