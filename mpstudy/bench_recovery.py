@@ -10,12 +10,12 @@ import tempfile
 import time
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from . import bench, data, instructions, models, recover, training
 from .recipe import Recipe
 
-MODEL, ROWS = "smollm2-135m-instruct", 64
+MODEL, EVERY = "smollm2-135m-instruct", 15  # every 15th row of the instructions, a step's worth
 RECIPE = Recipe(epochs=1, warmup_steps=0)
 WARM_UP = 8  # examples
 ROUNDS = 3
@@ -25,7 +25,8 @@ CARDS = (1, 4, 8)
 def main() -> None:
     """Measure both and print tokens per second, without padding, and their ratio."""
     print(
-        f"\nLoRA recovery of {MODEL}, {ROWS} instructions, steps of {RECIPE.batch_size}, {RECIPE.cutoff} tokens at most"
+        f"\nLoRA recovery of {MODEL}, steps of {RECIPE.batch_size} instructions of at most {RECIPE.cutoff} tokens, "
+        f"{RECIPE.micro_batch_size} rows a backward pass"
     )
     rounds = [{name: _in_own_process(name) for name in METHODS} for _ in range(ROUNDS)]
     baseline = [found["Trainer, padded"] for found in rounds]
@@ -64,8 +65,8 @@ def _in_own_process(name: str) -> float:
 
 def measure(name: str) -> float:
     """Tokens per second of one epoch, after a step to warm up."""
-    tokenizer = models.load_tokenizer(MODEL)
-    examples = instructions.encode(tokenizer, data.load_instructions("alpaca-demo")[:ROWS], RECIPE.cutoff)
+    rows = data.load_instructions("alpaca-demo")[::EVERY][: RECIPE.batch_size]
+    examples = instructions.encode(models.load_tokenizer(MODEL), rows, RECIPE.cutoff)
     torch.manual_seed(0)
     lora = recover.with_lora(models.load_model(MODEL), RECIPE)
     METHODS[name](lora, examples[:WARM_UP])
@@ -81,7 +82,7 @@ def _own(lora, examples) -> None:
 
 
 def _trainer(lora, examples) -> None:
-    """Padded to the longest row of a batch, as the reference trains."""
+    """Padded to the longest row of a batch and a multiple of 8, as LLM-Pruner trains."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -95,8 +96,9 @@ def _trainer(lora, examples) -> None:
             report_to="none",
             disable_tqdm=True,
         )
-        collate = lambda rows: instructions.padded(rows)  # noqa: E731
-        Trainer(lora, arguments, train_dataset=examples, data_collator=collate).train()
+        rows = [{"input_ids": ids, "labels": labels} for ids, labels in examples]
+        collator = DataCollatorForSeq2Seq(models.load_tokenizer(MODEL), pad_to_multiple_of=8)
+        Trainer(lora, arguments, train_dataset=rows, data_collator=collator).train()
 
 
 METHODS = {"Trainer, padded": _trainer, "mpstudy, packed": _own}
