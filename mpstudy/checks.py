@@ -175,9 +175,10 @@ def _check_recipe(parameters: dict) -> None:
 
 def _check_model(parameters: dict) -> None:
     """Family, layer range and ratios against the model's configuration."""
+    from .families import family
     from .models import load_config
     from .plan import removed_count
-    from .units import family, parse_layers
+    from .units import parse_layers
 
     config = load_config(parameters["model"])
     family(config)

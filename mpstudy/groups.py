@@ -49,15 +49,20 @@ class UnitGroups:
     """The coupled slices of a unit are one group: rows of q, k, v, gate and up, columns of o and down."""
 
     def __init__(self, units: Units):
-        self._slices = {part.name: part for unit_set in units for part in unit_set.slices}
-        self._counts = {part.name: unit_set.count for unit_set in units for part in unit_set.slices}
+        self._slices = {}
+        for unit_set in units:
+            for part in unit_set.slices:
+                self._slices.setdefault(part.name, []).append(part)
+        self._counts = {name: unit_set.count for unit_set in units for name in unit_set.names}
 
     def count(self, block: Block) -> int:
         return self._counts[next(iter(block))]
 
     def pieces(self, block: Block) -> Iterator[Piece]:
         for name, value in block.items():
-            yield from _cut(name, value, self._slices[name].block, self._slices[name].dim)
+            for part in self._slices[name]:
+                rows = range(part.start, part.start + self._counts[name] * part.block) if part.dim == 0 else None
+                yield from _cut(name, value, part.block, part.dim, rows=rows)
 
 
 class RowGroups:
@@ -76,19 +81,24 @@ class RowGroups:
             first += value.numel() // value.shape[-1]
 
 
-def _cut(name: str, value: torch.Tensor, width: int, dim: int = 0, first: int = 0) -> Iterator[Piece]:
-    """A tensor cut into pieces of whole rows; a group is ``width`` rows (``dim`` 0) or columns (``dim`` 1) of it."""
+def _cut(
+    name: str, value: torch.Tensor, width: int, dim: int = 0, first: int = 0, rows: range | None = None
+) -> Iterator[Piece]:
+    """``rows`` of a tensor, or all, cut into pieces of whole rows; a group is ``width`` rows (``dim`` 0) or columns
+    (``dim`` 1) of it.
+    """
+    rows = rows or range(len(value))
     across, most = value.numel() // len(value), PIECE if value.device.type == "cpu" else value.numel()
     together = width if dim == 0 else 1
-    rows = max(1, most // (across * together)) * together
-    for start in range(0, len(value), rows):
-        stop = min(start + rows, len(value))
+    step = max(1, most // (across * together)) * together
+    for start in range(0, len(rows), step):
+        stop = min(start + step, len(rows))
+        here = slice(rows.start + start, rows.start + stop)
         if dim == 0:
-            yield Piece(
-                name, slice(start, stop), slice(first + start // width, first + stop // width), (1, -1, width * across)
-            )
+            groups = slice(first + start // width, first + stop // width)
+            yield Piece(name, here, groups, (1, -1, width * across))
         else:
-            yield Piece(name, slice(start, stop), slice(0, across // width), (-1, across // width, width))
+            yield Piece(name, here, slice(0, across // width), (-1, across // width, width))
 
 
 GROUPS = {"units": UnitGroups, "rows": RowGroups}

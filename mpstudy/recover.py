@@ -16,10 +16,9 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from . import tensorfile, training
 from .digests import tokens_digest, weights_digest
 from .errors import StudyError
+from .families import linear_layers
 from .instructions import encode
 from .recipe import Recipe
-
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,10 @@ def _digest(examples) -> str:
 
 
 def with_lora(model, recipe: Recipe):
-    """``model`` with PEFT's LoRA on all seven projections, in place; nothing else can be trained any more.
-
-    Raises :class:`StudyError` for a model without one of them.
+    """``model`` with PEFT's LoRA on all linear layers of its blocks (for Llama, the seven projections), in place;
+    nothing else can be trained any more. Raises :class:`StudyError` for a family without adapter.
     """
-    for module in TARGETS:
-        if not any(name.endswith(module) for name, _ in model.named_modules()):
-            raise StudyError(f"recovery needs a module {module}; this model has none")
     sizes = {"r": recipe.r, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
     with warnings.catch_warnings():  # PEFT asks transformers by a name that is going away
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(model, LoraConfig(target_modules=list(TARGETS), task_type="CAUSAL_LM", **sizes))
+        return get_peft_model(model, LoraConfig(target_modules=linear_layers(model), task_type="CAUSAL_LM", **sizes))

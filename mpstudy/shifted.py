@@ -48,8 +48,8 @@ class ShiftedLoss:
         self.parts = [(batch, draw) for draw in draws for batch in batches]
         self.weights = {name: weight.detach() for name, weight in units.parameters(model).items()}
         self.calls = 0
-        self._block_of = {part.name: unit_set.key for unit_set in units for part in unit_set.slices}
-        self._sizes = {unit_set.key: len(unit_set.slices) for unit_set in units}
+        self._block_of = {name: unit_set.key for unit_set in units for name in unit_set.names}
+        self._sizes = {unit_set.key: len(unit_set.names) for unit_set in units}
         self._index = {name: index for index, name in enumerate(units.names)}
         away = set(units.offloaded(model))
         self._names = {id(model.get_parameter(name)): name for name in units.names if name not in away}

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from .errors import StudyError
-from .units import Slice, family_of
+from .families import blocks, family
+from .units import unit_sets
 
 
 def remove_units(model: nn.Module, plan) -> nn.Module:
@@ -15,17 +16,14 @@ def remove_units(model: nn.Module, plan) -> nn.Module:
     ``plan`` is a :class:`mpstudy.plan.Plan`. Raises :class:`StudyError` if the plan does not fit the model.
     """
     for unit_set, removed in _planned(model, plan):
-        for part in unit_set.slices:
-            kept = torch.ones(unit_set.count, dtype=torch.bool)
-            kept[removed] = False
-            lines = kept.repeat_interleave(part.block).nonzero().squeeze(1)
-            parameter = model.get_parameter(part.name)
-            _replace(
-                model,
-                part,
-                parameter.detach().index_select(part.dim, lines.to(parameter.device)).contiguous(),
-            )
-    return model
+        kept = torch.ones(unit_set.count, dtype=torch.bool)
+        kept[removed] = False
+        for name in unit_set.names:
+            parts = [part for part in unit_set.slices if part.name == name]
+            lines = torch.cat([part.start + kept.repeat_interleave(part.block).nonzero().squeeze(1) for part in parts])
+            parameter, dim = model.get_parameter(name), parts[0].dim
+            _replace(model, name, parameter.detach().index_select(dim, lines.to(parameter.device)).contiguous())
+    return _fitted(model)
 
 
 def zero_units(model: nn.Module, plan) -> nn.Module:
@@ -33,20 +31,27 @@ def zero_units(model: nn.Module, plan) -> nn.Module:
     with torch.no_grad():
         for unit_set, removed in _planned(model, plan):
             for part in unit_set.slices:
-                parameter = model.get_parameter(part.name)
-                lines = parameter.movedim(part.dim, 0).view(unit_set.count, part.block, *_rest(parameter, part.dim))
-                lines[removed.to(parameter.device)] = 0
+                blocks = part.blocks(model.get_parameter(part.name), unit_set.count).movedim(part.dim, 0)
+                blocks[removed.to(blocks.device)] = 0
     return model
 
 
 def resize(model: nn.Module, counts: dict[str, int]) -> nn.Module:
     """Give each unit set the number of units in ``counts`` (contents arbitrary), for loading a pruned checkpoint."""
     for unit_set in all_sets(model):
-        for part in unit_set.slices:
-            parameter = model.get_parameter(part.name)
-            shape = list(parameter.shape)
-            shape[part.dim] = counts[unit_set.key] * part.block
-            _replace(model, part, torch.empty(shape, dtype=parameter.dtype, device=parameter.device))
+        for name in unit_set.names:
+            parts = [part for part in unit_set.slices if part.name == name]
+            parameter, shape = model.get_parameter(name), list(model.get_parameter(name).shape)
+            shape[parts[0].dim] = counts[unit_set.key] * sum(part.block for part in parts)
+            _replace(model, name, torch.empty(shape, dtype=parameter.dtype, device=parameter.device))
+    return _fitted(model)
+
+
+def _fitted(model: nn.Module) -> nn.Module:
+    """The model, each attention of which knows its number of heads."""
+    adapter = family(model.config)
+    for block in blocks(model):
+        adapter.fit(block.get_submodule(adapter.attention))
     return model
 
 
@@ -76,9 +81,8 @@ def ungroup(model: nn.Module) -> nn.Module:
 
 def all_sets(model: nn.Module):
     """The unit sets of every layer and kind."""
-    family = family_of(model)
-    for layer in range(len(family.layers(model))):
-        yield from family.unit_sets(model, layer)
+    for layer in range(len(blocks(model))):
+        yield from unit_sets(model, layer)
 
 
 def _planned(model: nn.Module, plan) -> list:
@@ -93,12 +97,8 @@ def _planned(model: nn.Module, plan) -> list:
     return [(sets[key], removed) for key, removed in plan.removed.items() if len(removed)]
 
 
-def _rest(parameter: torch.Tensor, dim: int) -> tuple[int, ...]:
-    return tuple(size for i, size in enumerate(parameter.shape) if i != dim)
-
-
-def _replace(model: nn.Module, part: Slice, value: torch.Tensor) -> None:
-    path, _, leaf = part.name.rpartition(".")
+def _replace(model: nn.Module, name: str, value: torch.Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     requires_grad = getattr(module, leaf).requires_grad
     setattr(module, leaf, nn.Parameter(value, requires_grad=requires_grad))

@@ -2,7 +2,9 @@
 
 A *head group* is one KV head with the query heads that read it (query head h reads KV head ``h // n_rep``; without
 grouped-query attention it is one head). An *MLP channel* is one hidden neuron. In every coupled parameter the rows (or
-columns) of a unit are one contiguous block, so a unit set is described by a block length per parameter.
+columns) of a unit are one contiguous block, so a unit set is described by a block length per parameter, and a first row
+where a parameter holds several kinds of rows. Which parameters these are is the model family's
+(:mod:`mpstudy.families`).
 """
 
 import re
@@ -13,17 +15,25 @@ import torch
 from torch import nn
 
 from .errors import StudyError, check_choice
+from .families import Part, blocks, family
 
 KINDS = ("attention", "mlp")
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A parameter cut into one block of ``block`` rows (``dim`` 0) or columns (``dim`` 1) per unit."""
+    """A parameter, or from row or column ``start`` on a part of it, cut into one block of ``block`` rows (``dim`` 0) or
+    columns (``dim`` 1) per unit.
+    """
 
     name: str  # full parameter name, e.g. "model.layers.3.mlp.down_proj.weight"
     dim: int
     block: int
+    start: int = 0
+
+    def blocks(self, value: torch.Tensor, count: int) -> torch.Tensor:
+        """The slice of ``value`` (of the parameter's shape) as a view in which ``dim`` is (``count``, ``block``)."""
+        return value.narrow(self.dim, self.start, count * self.block).unflatten(self.dim, (count, self.block))
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,11 @@ class UnitSet:
     kind: str
     count: int
     slices: tuple[Slice, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters of the slices, each once."""
+        return tuple(dict.fromkeys(part.name for part in self.slices))
 
     @property
     def key(self) -> str:
@@ -58,7 +73,7 @@ class Units:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Parameters with at least one unit, in the order of the sets."""
-        return tuple(part.name for unit_set in self.sets for part in unit_set.slices)
+        return tuple(name for unit_set in self.sets for name in unit_set.names)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -85,61 +100,21 @@ def _values(model: nn.Module, name: str) -> torch.Tensor:
     raise StudyError(f"{name} has no values: it is on the meta device")
 
 
-class LlamaFamily:
-    """Llama-style blocks: ``self_attn.{q,k,v,o}_proj`` and ``mlp.{gate,up,down}_proj``, biases optional."""
-
-    prefix = "model.layers"
-
-    def layers(self, model: nn.Module):
-        return model.model.layers
-
-    def unit_sets(self, model: nn.Module, layer: int):
-        block = self.layers(model)[layer]
-        attention, mlp, root = block.self_attn, block.mlp, f"{self.prefix}.{layer}"
-        head = attention.head_dim
-        groups = attention.k_proj.weight.shape[0] // head
-        query = attention.q_proj.weight.shape[0] // groups
-        yield UnitSet(
-            layer,
-            "attention",
-            groups,
-            self._rows(attention, f"{root}.self_attn", {"q_proj": query, "k_proj": head, "v_proj": head})
-            + (Slice(f"{root}.self_attn.o_proj.weight", 1, query),),
-        )
-        yield UnitSet(
-            layer,
-            "mlp",
-            mlp.gate_proj.weight.shape[0],
-            self._rows(mlp, f"{root}.mlp", {"gate_proj": 1, "up_proj": 1})
-            + (Slice(f"{root}.mlp.down_proj.weight", 1, 1),),
-        )
-
-    @staticmethod
-    def _rows(module: nn.Module, path: str, blocks: dict[str, int]) -> tuple[Slice, ...]:
-        found = []
-        for name, block in blocks.items():
-            found.append(Slice(f"{path}.{name}.weight", 0, block))
-            if getattr(module, name).bias is not None:
-                found.append(Slice(f"{path}.{name}.bias", 0, block))
-        return tuple(found)
+def unit_sets(model: nn.Module, layer: int):
+    """The head groups and then the MLP channels of a layer, as they are now."""
+    adapter, block = family(model.config), blocks(model)[layer]
+    for kind, path, find in (("attention", adapter.attention, adapter.heads), ("mlp", adapter.mlp, adapter.channels)):
+        module, place = block.get_submodule(path), ".".join(filter(None, (adapter.layers, str(layer), path)))
+        count, parts = find(module)
+        yield UnitSet(layer, kind, count, tuple(part for each in parts for part in _slices(module, place, each)))
 
 
-FAMILIES = {"llama": LlamaFamily()}
-
-
-def family_of(model: nn.Module):
-    """The adapter of a model's family."""
-    return family(model.config)
-
-
-def family(config):
-    """The adapter for ``config.model_type``; an unknown family raises :class:`StudyError`."""
-    kind = getattr(config, "model_type", "?")
-    if kind not in FAMILIES:
-        raise StudyError(
-            f"no adapter for model family {kind!r}; known: {', '.join(sorted(FAMILIES))}. Add one to mpstudy/units.py"
-        )
-    return FAMILIES[kind]
+def _slices(module: nn.Module, place: str, part: Part):
+    """A part's slice of the weight and, where the units are rows, of the bias."""
+    name = f"{place}.{part.layer}"
+    yield Slice(f"{name}.weight", part.dim, part.block, part.start)
+    if part.dim == 0 and module.get_submodule(part.layer).bias is not None:
+        yield Slice(f"{name}.bias", 0, part.block, part.start)
 
 
 def parse_layers(text: str, n_layers: int) -> range:
@@ -156,11 +131,10 @@ def parse_layers(text: str, n_layers: int) -> range:
 
 def prunable_units(model: nn.Module, layers: str, kinds: tuple[str, ...] = KINDS) -> Units:
     """The units of ``kinds`` in the inclusive layer range ``layers`` (such as ``"4-25"``)."""
-    family = family_of(model)
     for kind in kinds:
         check_choice("unit kind", kind, KINDS)
-    chosen = parse_layers(layers, len(family.layers(model)))
-    return Units(tuple(s for layer in chosen for s in family.unit_sets(model, layer) if s.kind in kinds))
+    chosen = parse_layers(layers, len(blocks(model)))
+    return Units(tuple(s for layer in chosen for s in unit_sets(model, layer) if s.kind in kinds))
 
 
 def reduce_to_units(unit_set: UnitSet, values: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -171,5 +145,5 @@ def reduce_to_units(unit_set: UnitSet, values: dict[str, torch.Tensor]) -> torch
 
 
 def _block_sums(value: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
-    blocks = value.unflatten(part.dim, (count, part.block))
+    blocks = part.blocks(value, count)
     return blocks.sum(dim=[dim for dim in range(blocks.dim()) if dim != part.dim], dtype=torch.float32)
