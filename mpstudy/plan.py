@@ -68,8 +68,11 @@ def removed_count(units: int, width: int, ratio: float) -> int:
     return (channels - int(channels * (1 - ratio))) // width
 
 
-def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local") -> Plan:
+def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local", before: Plan | None = None) -> Plan:
     """Remove the lowest-scoring units.
+
+    ``before``: what is removed already, when ``units`` and ``scores`` are those of a model that it has made smaller.
+    ``ratio`` and the plan that is returned are of the model before both.
 
     ``scope`` ``local``: the same ratio in every layer. ``global``: ranked over the layers, head groups and channels
     each among themselves, since their scores sum over different numbers of weights. Ties go to the lower index.
@@ -82,25 +85,40 @@ def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local") 
     check_ratio(ratio)
     check_choice("scope", scope, SCOPES)
     _check_fit(scores, units)
+    before = before or Plan({}, units.counts)
     choose = _local if scope == "local" else _global
-    removed = choose(scores, units, ratio)
+    removed = {key: _with(before, key, indices) for key, indices in choose(scores, units, ratio, before).items()}
     for key, indices in removed.items():
-        if len(indices) == units.counts[key]:
+        if len(indices) == before.counts[key]:
             kind = "heads" if key.endswith("attention") else "MLP channels"
             raise StudyError(f"ratio {ratio} with {scope} scope removes all {kind} of {key}; use a smaller ratio")
     meta = {"ratio": ratio, "scope": scope, "pruner": scores.meta.get("pruner", "unknown")}
-    return Plan(removed, dict(units.counts), meta)
+    return Plan(removed, dict(before.counts), meta)
 
 
-def _local(scores, units, ratio):
-    return {u.key: _lowest(scores.values[u.key], removed_count(u.count, u.width, ratio)) for u in units}
+def _local(scores, units, ratio, before):
+    return {u.key: _lowest(scores.values[u.key], _missing([u], ratio, before)) for u in units}
 
 
-def _global(scores, units, ratio):
+def _missing(sets, ratio, before) -> int:
+    """How many units of ``sets``, which are of one kind, are still to be removed."""
+    count = removed_count(sum(before.counts[u.key] for u in sets), sets[0].width, ratio)
+    return max(0, count - sum(len(before.removed.get(u.key, ())) for u in sets))
+
+
+def _with(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:
+    """``indices`` of the units that ``before`` has left, as indices among all, and those that it has removed."""
+    gone = before.removed.get(key, indices.new_empty(0))
+    left = torch.ones(before.counts[key], dtype=torch.bool)
+    left[gone] = False
+    return torch.cat([gone, left.nonzero().squeeze(1)[indices]]).sort().values
+
+
+def _global(scores, units, ratio, before):
     removed = {}
     for kind in {unit_set.kind for unit_set in units}:
         sets = [unit_set for unit_set in units if unit_set.kind == kind]
-        count = removed_count(sum(u.count for u in sets), sets[0].width, ratio)
+        count = _missing(sets, ratio, before)
         chosen = torch.zeros(sum(u.count for u in sets), dtype=torch.bool)
         chosen[_lowest(torch.cat([scores.values[u.key] for u in sets]), count)] = True
         parts = chosen.split([u.count for u in sets])

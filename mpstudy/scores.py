@@ -1,5 +1,6 @@
 """Scores: one importance per unit, a plain value that can be saved, compared and plotted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,13 +28,23 @@ class Scores:
 
 
 @torch.no_grad()
-def first_order_scores(units: Units, weights: dict, gradients: dict, meta: dict) -> Scores:
+def unit_scores(
+    units: Units, importance: Callable[[str], torch.Tensor], meta: dict, reduction: str = "sum", signed: bool = False
+) -> Scores:
+    """The element-wise ``importance`` of each prunable parameter, reduced to units (:func:`reduce_to_units`).
+
+    ``importance`` gives a tensor of the named parameter's shape; one unit set's are in memory at a time.
+    """
+    values = {}
+    for unit_set in units:
+        of_set = {name: importance(name) for name in unit_set.names}
+        values[unit_set.key] = reduce_to_units(unit_set, of_set, reduction, signed).cpu()
+    return Scores(values, meta)
+
+
+def first_order_scores(units: Units, weights: dict, gradients: dict, meta: dict, reduction: str = "sum") -> Scores:
     """LLM-Pruner's element-wise first-order score: the sum of ``|w * g|`` over each unit's coupled slices.
 
     ``weights`` and ``gradients`` map parameter names to tensors of equal shape (arXiv 2305.11627, eq. 5, element1).
     """
-    values = {}
-    for unit_set in units:
-        products = {part.name: (weights[part.name] * gradients[part.name]).abs() for part in unit_set.slices}
-        values[unit_set.key] = reduce_to_units(unit_set, products).cpu()
-    return Scores(values, meta)
+    return unit_scores(units, lambda name: (weights[name] * gradients[name]).abs(), meta, reduction)

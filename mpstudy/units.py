@@ -137,13 +137,43 @@ def prunable_units(model: nn.Module, layers: str, kinds: tuple[str, ...] = KINDS
     return Units(tuple(s for layer in chosen for s in unit_sets(model, layer) if s.kind in kinds))
 
 
-def reduce_to_units(unit_set: UnitSet, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Sum element-wise ``values`` (parameter name -> tensor of its shape) over each unit's coupled slices, shape
-    (count,).
+REDUCTIONS = {  # of the coupled layers, shape (layers, ...)
+    "sum": lambda values: values.sum(dim=0),
+    "mean": lambda values: values.mean(dim=0),
+    "max": lambda values: values.amax(dim=0),
+    "prod": lambda values: values.prod(dim=0),
+    "first": lambda values: values[0],
+}
+
+
+def reduce_to_units(
+    unit_set: UnitSet, values: dict[str, torch.Tensor], reduction: str = "sum", signed: bool = False
+) -> torch.Tensor:
+    """Element-wise ``values`` (parameter name -> tensor of its shape) as one number a unit, float32 (count,).
+
+    In each coupled layer the values of a channel (a row or column) are summed; with ``signed``, the absolute value of
+    the sum counts. ``reduction`` (:data:`REDUCTIONS`) makes one number of the coupled layers, and a unit's is the sum
+    over its channels (LLM-Pruner, arXiv 2305.11627, section 3.2). Where layers have unequally many channels a unit, as
+    under grouped-query attention, the fewer are spread evenly over the many.
     """
-    return sum(_block_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)
+    if reduction == "sum" and not signed:
+        return sum(_block_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)
+    layers = {}
+    for part in unit_set.slices:  # the bias of a layer belongs to its rows
+        key, sums = (part.name.rpartition(".")[0], part.start), _channel_sums(values[part.name], part, unit_set.count)
+        layers[key] = layers[key] + sums if key in layers else sums
+    widest = max(sums.shape[1] for sums in layers.values())
+    spread = [sums.repeat(1, widest // sums.shape[1]) * (sums.shape[1] / widest) for sums in layers.values()]
+    stacked = torch.stack(spread)
+    return REDUCTIONS[reduction](stacked.abs() if signed else stacked).sum(dim=1)
 
 
 def _block_sums(value: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
     blocks = part.blocks(value, count)
     return blocks.sum(dim=[dim for dim in range(blocks.dim()) if dim != part.dim], dtype=torch.float32)
+
+
+def _channel_sums(value: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
+    """Sums over all but the channels, (count, block)."""
+    blocks = part.blocks(value, count).movedim((part.dim, part.dim + 1), (0, 1)).float()
+    return blocks.flatten(2).sum(dim=2) if blocks.dim() > 2 else blocks

@@ -9,6 +9,7 @@ import math
 import torch
 
 from ..errors import StudyError, check_choice
+from ..units import REDUCTIONS
 from . import magnitude, moreau, moreau_release, random, smoothgrad, taylor
 
 PRUNERS = {
@@ -16,6 +17,9 @@ PRUNERS = {
     "l1": magnitude.l1,
     "l2": magnitude.l2,
     "taylor": taylor.taylor,
+    "taylor2": taylor.taylor2,
+    "taylor-mix": taylor.taylor_mix,
+    "taylor-vector": taylor.taylor_vector,
     "smoothgrad": smoothgrad.smoothgrad,
     "moreau": moreau.moreau,
     "moreau-gs": moreau.moreau_gs,
@@ -24,6 +28,7 @@ PRUNERS = {
 POSITIVE = {"rho", "step_size", "tol", "lr", "lam", "steps", "max_steps", "average_last"}
 NON_NEGATIVE = {"sigma", "eta", "std", "soft"}
 CHOICES = {"noise": ("relative", "isotropic"), "groups": ("units", "rows"), "solver": ("spectral", "plain")}
+CHOICES["reduction"] = tuple(REDUCTIONS)
 
 
 def score(name: str, model, batches, units, *, seed: int = 0, **settings):

@@ -1,26 +1,21 @@
-"""Magnitude: ``sum |w|^p`` over a unit's coupled slices, without a root (LLM-Pruner's l1 and l2). Needs no data."""
+"""Magnitude: ``sum |w|^p`` over a unit's coupled slices, without a root (LLM-Pruner's l1 and l2). Needs no data.
 
-import torch
+``reduction`` makes one number of the coupled layers of a channel: ``sum``, ``mean``, ``max``, ``prod``, ``first``.
+"""
 
-from ..scores import Scores
-from ..units import reduce_to_units
+from ..scores import Scores, unit_scores
 
 
-def l1(model, batches, units, *, seed=0) -> Scores:
+def l1(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """Sum of ``|w|``; ``batches`` and ``seed`` are not used."""
-    return _magnitude(model, units, 1)
+    return _magnitude(model, units, 1, reduction)
 
 
-def l2(model, batches, units, *, seed=0) -> Scores:
+def l2(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """Sum of ``w^2``; ``batches`` and ``seed`` are not used."""
-    return _magnitude(model, units, 2)
+    return _magnitude(model, units, 2, reduction)
 
 
-@torch.no_grad()
-def _magnitude(model, units, power) -> Scores:
+def _magnitude(model, units, power, reduction) -> Scores:
     weights = units.parameters(model)
-    values = {}
-    for unit_set in units:
-        powers = {part.name: weights[part.name].float().abs().pow(power) for part in unit_set.slices}
-        values[unit_set.key] = reduce_to_units(unit_set, powers).cpu()
-    return Scores(values, {"pruner": f"l{power}"})
+    return unit_scores(units, lambda name: weights[name].float().abs().pow(power), {"pruner": f"l{power}"}, reduction)

@@ -14,19 +14,6 @@ from ..gradients import mean_gradients, only_trainable
 from ..perturb import restored
 from ..scores import Scores, first_order_scores
 
-# The released model lists down_proj before up_proj; its noise draws follow that order.
-_ORDER = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.down_proj",
-    "mlp.up_proj",
-    "input_layernorm",
-    "post_attention_layernorm",
-)
-
 
 def moreau_release(
     model,
@@ -92,14 +79,13 @@ def _move(weights, original, delta, std):
 
 
 def _release_order(model) -> dict:
-    """All parameters of a Llama model in the order in which the release draws noise; tied weights once."""
-    prefixes = ["model.embed_tokens"]
-    prefixes += [f"model.layers.{i}.{part}" for i in range(len(model.model.layers)) for part in _ORDER]
-    prefixes += ["model.norm", "lm_head"]
+    """All parameters, tied ones once, in the order in which the release draws noise: its blocks list down before up."""
     named = dict(model.named_parameters())
-    return {
-        name: named[name] for prefix in prefixes for name in (f"{prefix}.weight", f"{prefix}.bias") if name in named
-    }
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in named))
+    for i, (first, second) in enumerate(zip(modules, modules[1:])):
+        if first.endswith("up_proj") and second.endswith("down_proj"):
+            modules[i : i + 2] = second, first
+    return {name: named[name] for module in modules for name in (f"{module}.weight", f"{module}.bias") if name in named}
 
 
 @contextmanager

@@ -1,12 +1,63 @@
-"""Taylor: LLM-Pruner's element-wise first-order importance (arXiv 2305.11627, eq. 5; ``element1``)."""
+"""LLM-Pruner's importances by gradients (arXiv 2305.11627, section 3.2): eq. 5 element-wise, and per row.
 
-from ..scores import Scores, first_order_scores
+``reduction`` makes one number of the coupled layers of a channel: ``sum``, ``mean``, ``max``, ``prod``, ``first``.
+"""
+
+from ..scores import Scores, first_order_scores, unit_scores
 from ..shifted import ShiftedLoss
 
 
-def taylor(model, batches, units, *, seed=0) -> Scores:
-    """Sum of ``|w * dL/dw|`` over a unit's coupled slices; ``seed`` is not used."""
-    gradients = {}
-    loss = ShiftedLoss(model, batches, units)(None, gradients.update)
+def taylor(model, batches, units, *, seed=0, reduction="sum") -> Scores:
+    """First order, ``element1``: sum of ``|w * dL/dw|`` over a unit's coupled slices; ``seed`` is not used."""
+    loss, gradients = _gradients(model, batches, units)
     meta = {"pruner": "taylor", "loss": loss, "gradients": len(batches)}
-    return first_order_scores(units, units.parameters(model), gradients, meta)
+    return first_order_scores(units, units.parameters(model), gradients, meta, reduction)
+
+
+def taylor2(model, batches, units, *, seed=0, reduction="sum") -> Scores:
+    """Second order with a diagonal Fisher estimate, ``element2``: sum of ``|w * a * w|``, where a is the mean over the
+    samples of the squared gradient of one sample's loss; ``seed`` is not used.
+    """
+    weights, (loss, fisher) = units.parameters(model), _squared_gradients(model, batches, units)
+    meta = {"pruner": "taylor2", "loss": loss, "gradients": sum(map(len, batches))}
+    return unit_scores(units, lambda name: (weights[name].square() * fisher[name]).abs(), meta, reduction)
+
+
+def taylor_mix(model, batches, units, *, seed=0, reduction="sum") -> Scores:
+    """Both orders: sum of ``|w * g - w * a * w / 2|``, with the g of :func:`taylor` and the a of :func:`taylor2`."""
+    weights, (loss, fisher) = units.parameters(model), _squared_gradients(model, batches, units)
+    _, gradients = _gradients(model, batches, units)
+    meta = {"pruner": "taylor-mix", "loss": loss, "gradients": len(batches) + sum(map(len, batches))}
+
+    def importance(name):
+        return (weights[name] * (gradients[name] - 0.5 * fisher[name] * weights[name])).abs()
+
+    return unit_scores(units, importance, meta, reduction)
+
+
+def taylor_vector(model, batches, units, *, seed=0, reduction="sum") -> Scores:
+    """First order per row, ``vector``: in each coupled layer ``|sum of w * dL/dw|`` over a channel's row or column."""
+    loss, gradients = _gradients(model, batches, units)
+    weights = units.parameters(model)
+    meta = {"pruner": "taylor-vector", "loss": loss, "gradients": len(batches)}
+    return unit_scores(units, lambda name: weights[name] * gradients[name], meta, reduction, signed=True)
+
+
+def _gradients(model, batches, units) -> tuple[float, dict]:
+    gradients = {}
+    return ShiftedLoss(model, batches, units)(None, gradients.update), gradients
+
+
+def _squared_gradients(model, batches, units) -> tuple[float, dict]:
+    """The mean loss and, per parameter, the mean over all samples of the squared gradient of one."""
+    samples = [sample for batch in batches for sample in batch.split(1)]
+    loss, squares = 0.0, {}
+
+    def add(block):
+        for name, gradient in block.items():
+            square = gradient.square_().div_(len(samples))
+            squares[name] = squares[name].add_(square) if name in squares else square
+
+    for sample in samples:
+        loss += ShiftedLoss(model, [sample], units)(None, add) / len(samples)
+    return loss, squares
