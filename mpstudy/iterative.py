@@ -1,4 +1,4 @@
-"""Pruning in several steps: scores are taken anew after each, on the model that is left (LLM-Pruner's iterative mode)."""
+"""Pruning in several steps: scores are taken anew after each, on what is left (LLM-Pruner's iterative mode)."""
 
 import copy
 from collections.abc import Callable

@@ -1,0 +1,15 @@
+"""Unstructured and n:m pruning with weight update: single weights become zero, the shapes stay.
+
+:func:`mpstudy.unstructured.sequential.prune_layers` prunes a model by one of :data:`METHODS`.
+"""
+
+from . import admm, methods
+
+METHODS = {
+    "magnitude": methods.magnitude,
+    "wanda": methods.wanda,
+    "sparsegpt": methods.sparsegpt,
+    "admm": admm.admm,
+    "admm-gradual": admm.admm_gradual,
+    "masked": methods.masked,
+}

@@ -1,0 +1,176 @@
+"""Pruning the layers of a model one after the other, each on what the pruned layers before it put out.
+
+Memory beside the model: the calibration samples at one layer, and the Gram matrices of one layer's inputs.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import tensorfile
+from ..digests import tokens_digest, weights_digest
+from ..errors import StudyError, check_choice
+from ..families import blocks, family
+from ..files import replacing
+from ..units import parse_layers
+from . import METHODS
+from .methods import reconstruction_error
+from .target import Target
+
+
+@torch.no_grad()
+def prune_layers(
+    model: nn.Module,
+    batches: list[torch.Tensor],
+    layers: str,
+    method: str,
+    target: Target,
+    *,
+    importance: Callable[[str], torch.Tensor] | None = None,
+    log: Callable[[dict], None] = lambda row: None,
+    state: str | Path | None = None,
+) -> list[dict]:
+    """Prune all linear layers inside ``layers`` (such as ``"4-25"``) of ``model`` in place.
+
+    Parameters
+    ----------
+    batches: int64 (samples, tokens) each: calibration.
+    method: a name of :data:`mpstudy.unstructured.METHODS`; ``masked`` takes the ``importance`` of a weight by its
+        parameter's name.
+    log: receives each row of the result as it is made.
+    state: a folder that keeps every finished layer; a call that finds some goes on after them.
+
+    Returns
+    -------
+    A row for each linear layer: ``layer``, ``linear``, ``zeros`` (share), ``error`` (relative squared reconstruction
+    error on the calibration samples), ``seconds``.
+
+    Raises
+    ------
+    StudyError: an unknown method, a pattern that does not divide a matrix, or a ``state`` of another pruning.
+    """
+    check_choice("method", method, METHODS)
+    if (method == "masked") != (importance is not None):
+        raise StudyError("method 'masked' needs an importance, and only it takes one")
+    chosen, rows = parse_layers(layers, len(blocks(model))), []
+    for layer in chosen:
+        for name, linear in _linears(model, layer).items():
+            target.check(linear.in_features, name)
+    store = _Store(state, model, batches, {"layers": layers, "method": method, "target": str(target)})
+    waiting = [layer for layer in chosen if not store.load(layer, model, rows)]
+    for row in rows:
+        log(row)
+    inputs = _inputs_of(model, waiting[0], batches) if waiting else []
+    for layer in waiting:
+        linears, block, new = _linears(model, layer), blocks(model)[layer], []
+        for name, gram in _grams(linears, block, inputs).items():
+            score = importance(f"{name}.weight") if importance else None
+            new.append({"layer": layer, "linear": name} | _prune(linears[name], gram, METHODS[method], target, score))
+            log(new[-1])
+        store.save(layer, linears, new)
+        rows += new
+        inputs = [(_run(block, hidden, options), options) for hidden, options in inputs]
+    return rows
+
+
+def _prune(linear: nn.Linear, gram, method, target: Target, score) -> dict:
+    begin, dense = time.perf_counter(), linear.weight.detach().float()
+    weight = method(dense, gram, target, None if score is None else score.to(dense.device))
+    linear.weight.copy_(weight)
+    return {
+        "zeros": float((weight == 0).float().mean()),
+        "error": reconstruction_error(weight, dense, gram),
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _linears(model: nn.Module, layer: int) -> dict[str, nn.Linear]:
+    """The linear layers of a block by their full names."""
+    place = f"{family(model.config).layers}.{layer}"
+    modules = blocks(model)[layer].named_modules()
+    return {f"{place}.{name}": module for name, module in modules if isinstance(module, nn.Linear)}
+
+
+def _grams(linears: dict[str, nn.Linear], block: nn.Module, inputs) -> dict[str, torch.Tensor]:
+    """``X^T X`` of the inputs of each linear layer over all batches, float32 (columns, columns)."""
+    grams = {
+        name: torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
+        for name, linear in linears.items()
+    }
+
+    def adder(name):
+        def add(module, arguments):
+            x = arguments[0].flatten(0, -2).float()
+            grams[name].addmm_(x.t(), x)
+
+        return add
+
+    hooks = [linear.register_forward_pre_hook(adder(name)) for name, linear in linears.items()]
+    try:
+        for hidden, options in inputs:
+            _run(block, hidden, options)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return grams
+
+
+class _Reached(Exception):
+    """Ends a forward pass at the block whose inputs are wanted."""
+
+
+def _inputs_of(model: nn.Module, layer: int, batches) -> list[tuple[torch.Tensor, dict]]:
+    """What a block is called with, batch by batch: hidden states (samples, tokens, hidden) and the other arguments."""
+    found = []
+
+    def stop(module, arguments, options):
+        found.append((arguments[0], options))
+        raise _Reached
+
+    hook = blocks(model)[layer].register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        for batch in batches:
+            with suppress(_Reached):
+                model(input_ids=batch.to(model.device), use_cache=False)
+    finally:
+        hook.remove()
+    return found
+
+
+def _run(block: nn.Module, hidden: torch.Tensor, options: dict) -> torch.Tensor:
+    output = block(hidden, **options)
+    return output[0] if isinstance(output, tuple) else output
+
+
+class _Store:
+    """The finished layers of a pruning in a folder; without one nothing is kept."""
+
+    def __init__(self, folder: str | Path | None, model: nn.Module, batches, settings: dict):
+        self.folder = Path(folder) if folder else None
+        if self.folder:
+            self.key = settings | {"model": weights_digest(model), "tokens": tokens_digest(batches)}
+
+    def _path(self, layer: int) -> Path:
+        return self.folder / f"layer-{layer}.safetensors"
+
+    def save(self, layer: int, linears: dict[str, nn.Linear], rows: list[dict]) -> None:
+        if self.folder:
+            weights = {name: linear.weight for name, linear in linears.items()}
+            with replacing(self._path(layer)) as partial:
+                tensorfile.save(partial, "sparse", weights, {"key": self.key, "rows": rows})
+
+    def load(self, layer: int, model: nn.Module, rows: list[dict]) -> bool:
+        """Whether the layer is finished; then its weights go into the model and its rows to ``rows``."""
+        if not self.folder or not self._path(layer).is_file():
+            return False
+        weights, meta = tensorfile.load(self._path(layer), "sparse")
+        if different := [name for name in self.key if meta["key"].get(name) != self.key[name]]:
+            raise StudyError(f"{self.folder} is of another pruning (other {different[0]}); choose another folder")
+        for name, linear in _linears(model, layer).items():
+            linear.weight.copy_(weights[name])
+        rows += meta["rows"]
+        return True
