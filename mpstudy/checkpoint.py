@@ -4,6 +4,7 @@ A folder holds ``model.safetensors``, ``config.json`` (of the dense architecture
 sha256 of the weights, what was done) and, if given, the tokenizer. It loads back bit for bit.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -18,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from .errors import StudyError
+from .families import family
 from .surgery import resize, unit_counts
+from .units import KINDS
 
 MARK = "pruned.json"
 WEIGHTS = "model.safetensors"
@@ -57,6 +60,35 @@ def save_pruned(model, folder: str | Path, *, tokenizer=None, meta: dict | None 
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(staged, folder)
+    return folder
+
+
+def export_standard(model, folder: str | Path, *, tokenizer=None) -> Path:
+    """Write ``model``, whose layers are all equally wide, as a checkpoint that ``AutoModelForCausalLM.from_pretrained``
+    loads without this package.
+
+    Raises :class:`StudyError` for layers of unequal widths, for a family whose config cannot name them, and when
+    ``folder`` holds something.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StudyError(f"{folder} exists; choose another folder")
+    widths = {kind: {n for key, n in unit_counts(model).items() if key.endswith(kind)} for kind in KINDS}
+    for kind, found in widths.items():
+        if len(found) > 1:
+            raise StudyError(
+                f"a standard checkpoint needs layers of equal widths; the {kind} units of these are {sorted(found)}: "
+                "prune all layers by local scope"
+            )
+    (groups,), (channels,) = widths["attention"], widths["mlp"]
+    config = copy.deepcopy(model.config)
+    config.update(family(config).standard(config, groups, channels))
+    twin = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    twin.load_state_dict(model.state_dict(), strict=True)
+    twin.generation_config = model.generation_config
+    twin.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -5,7 +5,7 @@ checks need (models' configs, corpora) is imported only for the parameters that 
 """
 
 import math
-import re
+import sys
 
 from .errors import StudyError, check_choice
 
@@ -128,8 +128,9 @@ def _finite(value) -> bool:
 
 
 def _layers(value) -> None:
-    if not re.fullmatch(r"\d+(-\d+)?", str(value)):
-        raise StudyError(f"layers {value!r} are not of the form '4-25' or '7'")
+    from .units import ranges
+
+    ranges(value, sys.maxsize)  # how many layers there are is the model's
 
 
 RULES = {
@@ -175,18 +176,15 @@ def _check_recipe(parameters: dict) -> None:
 
 def _check_model(parameters: dict) -> None:
     """Family, layer range and ratios against the model's configuration."""
-    from .families import family
+    from .families import sizes
     from .models import load_config
     from .plan import removed_count
-    from .units import parse_layers
+    from .units import ranges
 
     config = load_config(parameters["model"])
-    family(config)
+    kinds = sizes(config)
     if "layers" in parameters:
-        parse_layers(parameters["layers"], config.num_hidden_layers)
-    heads, groups = config.num_attention_heads, config.num_key_value_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kinds = {"heads": (groups, heads // groups * head_dim), "MLP channels": (config.intermediate_size, 1)}
+        ranges(parameters["layers"], config.num_hidden_layers)
     for ratio in [parameters.get("ratio", 0), *parameters.get("ratios", [])]:
         for kind, (units, width) in kinds.items():
             if removed_count(units, width, ratio) == units:

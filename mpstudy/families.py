@@ -46,6 +46,14 @@ class Llama:
     def fit(self, attention: nn.Module) -> None:
         """Tell an attention module about its new number of heads; most read it off their weights."""
 
+    def standard(self, config, groups: int, channels: int) -> dict:
+        """The changes of ``config`` that describe a model with so many head groups and MLP channels in every layer."""
+        heads = config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        per_group = heads // config.num_key_value_heads
+        changes = {"num_key_value_heads": groups, "num_attention_heads": groups * per_group, "head_dim": head_dim}
+        return changes | {"intermediate_size": channels}
+
 
 class Glm(Llama):
     """As Llama, with gate and up one after the other in ``gate_up_proj``."""
@@ -89,6 +97,9 @@ class Opt(Llama):
     def fit(self, attention):
         attention.num_heads, _ = self.heads(attention)
 
+    def standard(self, config, groups, channels):
+        return _same_heads(config, groups) | {"ffn_dim": channels}
+
 
 class GptNeoX(Llama):
     """q, k and v of a head one after the other in ``query_key_value``; no gate, biases."""
@@ -103,6 +114,19 @@ class GptNeoX(Llama):
     def channels(self, mlp):
         return mlp.dense_h_to_4h.out_features, [Part("dense_h_to_4h", 1), Part("dense_4h_to_h", 1, 1)]
 
+    def standard(self, config, groups, channels):
+        return _same_heads(config, groups) | {"intermediate_size": channels}
+
+
+def _same_heads(config, groups: int) -> dict:
+    """No changes, for a family whose heads always fill the hidden size."""
+    if groups != config.num_attention_heads:
+        raise StudyError(
+            f"a config of {config.model_type} cannot name {groups} heads of {config.num_attention_heads}: only its MLP "
+            "channels may be pruned for a standard checkpoint"
+        )
+    return {}
+
 
 _LLAMA, _GLM = Llama(), Glm()
 FAMILIES = dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), _LLAMA)
@@ -116,6 +140,16 @@ def family(config) -> Llama:
         known = ", ".join(sorted(FAMILIES))
         raise StudyError(f"no adapter for model family {kind!r}; known: {known}. Add one to mpstudy/families.py")
     return FAMILIES[kind]
+
+
+def sizes(config) -> dict[str, tuple[int, int]]:
+    """Units of a layer by what they are called, and the channels of each: head groups and MLP channels of a config."""
+    family(config)
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", heads)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    channels = config.ffn_dim if config.model_type == "opt" else config.intermediate_size
+    return {"heads": (groups, heads // groups * head_dim), "MLP channels": (channels, 1)}
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:

@@ -68,9 +68,12 @@ def removed_count(units: int, width: int, ratio: float) -> int:
     return (channels - int(channels * (1 - ratio))) // width
 
 
-def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local", before: Plan | None = None) -> Plan:
+def make_plan(
+    scores: Scores, units: Units, ratio: float, scope: str = "local", before: Plan | None = None, multiple: int = 1
+) -> Plan:
     """Remove the lowest-scoring units.
 
+    ``multiple``: with local scope, the number of MLP channels that stay in a layer is rounded up to a multiple of it.
     ``before``: what is removed already, when ``units`` and ``scores`` are those of a model that it has made smaller.
     ``ratio`` and the plan that is returned are of the model before both.
 
@@ -79,15 +82,21 @@ def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local", 
 
     Raises
     ------
-    StudyError: a ratio outside [0, 1), scores that do not fit the units or are not finite, or a layer left without a
-    unit.
+    StudyError: a ratio outside [0, 1), a ``multiple`` below 1 or with global scope, scores that do not fit the units or
+    are not finite, or a layer left without a unit.
     """
     check_ratio(ratio)
     check_choice("scope", scope, SCOPES)
+    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+        raise StudyError(f"multiple must be a whole number of at least 1, not {multiple!r}")
+    if multiple > 1 and scope == "global":
+        raise StudyError("multiple needs local scope: global scope leaves layers of any width")
     _check_fit(scores, units)
     before = before or Plan({}, units.counts)
-    choose = _local if scope == "local" else _global
-    removed = {key: _with(before, key, indices) for key, indices in choose(scores, units, ratio, before).items()}
+    lowest = (
+        _local(scores, units, ratio, before, multiple) if scope == "local" else _global(scores, units, ratio, before)
+    )
+    removed = {key: _with(before, key, indices) for key, indices in lowest.items()}
     for key, indices in removed.items():
         if len(indices) == before.counts[key]:
             kind = "heads" if key.endswith("attention") else "MLP channels"
@@ -96,14 +105,17 @@ def make_plan(scores: Scores, units: Units, ratio: float, scope: str = "local", 
     return Plan(removed, dict(before.counts), meta)
 
 
-def _local(scores, units, ratio, before):
-    return {u.key: _lowest(scores.values[u.key], _missing([u], ratio, before)) for u in units}
+def _local(scores, units, ratio, before, multiple):
+    rounding = {"attention": 1, "mlp": multiple}
+    return {u.key: _lowest(scores.values[u.key], _missing([u], ratio, before, rounding[u.kind])) for u in units}
 
 
-def _missing(sets, ratio, before) -> int:
+def _missing(sets, ratio, before, multiple=1) -> int:
     """How many units of ``sets``, which are of one kind, are still to be removed."""
-    count = removed_count(sum(before.counts[u.key] for u in sets), sets[0].width, ratio)
-    return max(0, count - sum(len(before.removed.get(u.key, ())) for u in sets))
+    units = sum(before.counts[u.key] for u in sets)
+    left = units - removed_count(units, sets[0].width, ratio)
+    left = min(units, math.ceil(left / multiple) * multiple)
+    return max(0, units - left - sum(len(before.removed.get(u.key, ())) for u in sets))
 
 
 def _with(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:

@@ -129,12 +129,26 @@ def parse_layers(text: str, n_layers: int) -> range:
     return chosen
 
 
-def prunable_units(model: nn.Module, layers: str, kinds: tuple[str, ...] = KINDS) -> Units:
-    """The units of ``kinds`` in the inclusive layer range ``layers`` (such as ``"4-25"``)."""
-    for kind in kinds:
-        check_choice("unit kind", kind, KINDS)
-    chosen = parse_layers(layers, len(blocks(model)))
-    return Units(tuple(s for layer in chosen for s in unit_sets(model, layer) if s.kind in kinds))
+def ranges(text: str, n_layers: int) -> dict[str, range]:
+    """``"4-25"`` for both kinds of units, or a range for each, such as ``"attention 4-25, mlp 2-28"``; a kind that is
+    not named there has none. Checked as by :func:`parse_layers`.
+    """
+    if not re.match("[a-z]", str(text)):
+        return dict.fromkeys(KINDS, parse_layers(text, n_layers))
+    found = {}
+    for part in text.split(","):
+        kind, _, of_kind = part.strip().partition(" ")
+        check_choice("unit kind", kind, [kind for kind in KINDS if kind not in found])
+        found[kind] = parse_layers(of_kind.strip(), n_layers)
+    return found
+
+
+def prunable_units(model: nn.Module, layers: str) -> Units:
+    """The units in the inclusive layer ranges ``layers`` (see :func:`ranges`)."""
+    chosen = ranges(layers, n_layers := len(blocks(model)))
+    wanted = {(kind, layer) for kind, of_kind in chosen.items() for layer in of_kind}
+    sets = (unit_set for layer in range(n_layers) for unit_set in unit_sets(model, layer))
+    return Units(tuple(unit_set for unit_set in sets if (unit_set.kind, unit_set.layer) in wanted))
 
 
 REDUCTIONS = {  # of the coupled layers, shape (layers, ...)
