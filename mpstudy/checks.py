@@ -128,9 +128,10 @@ def _finite(value) -> bool:
 
 
 def _layers(value) -> None:
-    from .units import ranges
+    from .units import HIDDEN, ranges
 
-    ranges(value, sys.maxsize)  # how many layers there are is the model's
+    if value != HIDDEN:
+        ranges(value, sys.maxsize)  # how many layers there are is the model's
 
 
 RULES = {
@@ -179,11 +180,11 @@ def _check_model(parameters: dict) -> None:
     from .families import sizes
     from .models import load_config
     from .plan import removed_count
-    from .units import ranges
+    from .units import HIDDEN, ranges
 
     config = load_config(parameters["model"])
     kinds = sizes(config)
-    if "layers" in parameters:
+    if parameters.get("layers", HIDDEN) != HIDDEN:
         ranges(parameters["layers"], config.num_hidden_layers)
     for ratio in [parameters.get("ratio", 0), *parameters.get("ratios", [])]:
         for kind, (units, width) in kinds.items():

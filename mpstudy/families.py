@@ -48,10 +48,8 @@ class Llama:
 
     def standard(self, config, groups: int, channels: int) -> dict:
         """The changes of ``config`` that describe a model with so many head groups and MLP channels in every layer."""
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        per_group = heads // config.num_key_value_heads
-        changes = {"num_key_value_heads": groups, "num_attention_heads": groups * per_group, "head_dim": head_dim}
+        heads = groups * (config.num_attention_heads // config.num_key_value_heads)
+        changes = {"num_key_value_heads": groups, "num_attention_heads": heads, "head_dim": head_dim(config)}
         return changes | {"intermediate_size": channels}
 
 
@@ -147,9 +145,13 @@ def sizes(config) -> dict[str, tuple[int, int]]:
     family(config)
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", heads)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     channels = config.ffn_dim if config.model_type == "opt" else config.intermediate_size
-    return {"heads": (groups, heads // groups * head_dim), "MLP channels": (channels, 1)}
+    return {"heads": (groups, heads // groups * head_dim(config)), "MLP channels": (channels, 1)}
+
+
+def head_dim(config) -> int:
+    """Channels of a head, which a config names or leaves to the hidden size."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:

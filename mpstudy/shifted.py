@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from .errors import StudyError
 from .gradients import causal_loss, only_trainable
 from .perturb import draw_one
-from .units import Units
+from .units import HIDDEN, Units
 
 Block = dict[str, torch.Tensor]
 
@@ -44,6 +44,10 @@ class ShiftedLoss:
     """
 
     def __init__(self, model: nn.Module, batches, units: Units, draws=(None,), state_device=None):
+        if any(unit_set.kind == HIDDEN for unit_set in units):
+            raise StudyError(
+                "hidden dimensions are scored by taylor, taylor2, taylor-mix, taylor-vector, l1, l2 or random"
+            )
         self.model, self.units, self.state_device = model, units, state_device
         self.parts = [(batch, draw) for draw in draws for batch in batches]
         self.weights = {name: weight.detach() for name, weight in units.parameters(model).items()}

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from .errors import StudyError
-from .families import blocks, family
-from .units import unit_sets
+from .families import blocks, family, head_dim
+from .units import HIDDEN, hidden_set, unit_sets
 
 
 def remove_units(model: nn.Module, plan) -> nn.Module:
@@ -48,8 +48,12 @@ def resize(model: nn.Module, counts: dict[str, int]) -> nn.Module:
 
 
 def _fitted(model: nn.Module) -> nn.Module:
-    """The model, each attention of which knows its number of heads."""
-    adapter = family(model.config)
+    """The model, which knows its hidden size, and each attention of which knows its number of heads."""
+    adapter, hidden = family(model.config), model.get_input_embeddings().weight.shape[1]
+    if hidden != model.config.hidden_size:
+        model.config.head_dim = head_dim(model.config)
+        model.config.hidden_size = hidden
+        model.tie_weights()
     for block in blocks(model):
         adapter.fit(block.get_submodule(adapter.attention))
     return model
@@ -87,7 +91,8 @@ def all_sets(model: nn.Module):
 
 def _planned(model: nn.Module, plan) -> list:
     """The sets that lose units, with the units. All are checked first: a plan that does not fit changes nothing."""
-    sets = {unit_set.key: unit_set for unit_set in all_sets(model)}
+    hidden = [hidden_set(model)] if HIDDEN in plan.removed else []
+    sets = {unit_set.key: unit_set for unit_set in [*all_sets(model), *hidden]}
     for key in plan.removed:
         if key not in sets or plan.counts[key] != sets[key].count:
             have = sets[key].count if key in sets else "no such set"
@@ -102,5 +107,7 @@ def _replace(model: nn.Module, name: str, value: torch.Tensor) -> None:
     module = model.get_submodule(path)
     requires_grad = getattr(module, leaf).requires_grad
     setattr(module, leaf, nn.Parameter(value, requires_grad=requires_grad))
-    if leaf == "weight":
+    if isinstance(module, nn.Linear) and leaf == "weight":
         module.out_features, module.in_features = value.shape
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = value.shape[1]

@@ -18,6 +18,7 @@ from .errors import StudyError, check_choice
 from .families import Part, blocks, family
 
 KINDS = ("attention", "mlp")
+HIDDEN = "hidden"
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Slice:
 
 @dataclass(frozen=True)
 class UnitSet:
-    """The units of one kind in one layer."""
+    """The units of one kind in one layer, or the hidden dimensions, which are in all of them (``layer`` None)."""
 
-    layer: int
+    layer: int | None
     kind: str
     count: int
     slices: tuple[Slice, ...]
@@ -53,7 +54,7 @@ class UnitSet:
     @property
     def key(self) -> str:
         """The name under which scores and masks of this set are stored."""
-        return f"layers.{self.layer}.{self.kind}"
+        return self.kind if self.layer is None else f"layers.{self.layer}.{self.kind}"
 
     @property
     def width(self) -> int:
@@ -117,6 +118,26 @@ def _slices(module: nn.Module, place: str, part: Part):
         yield Slice(f"{name}.bias", 0, part.block, part.start)
 
 
+def hidden_set(model: nn.Module) -> UnitSet:
+    """The hidden dimensions: LLM-Pruner's channel mode. A unit is a column of the embeddings (of tied ones once), of
+    the output head and of every layer that reads the residual stream, a row of those that write to it, and an element
+    of every norm. Raises :class:`StudyError` for a model with layer norms, which depend on the mean over all.
+    """
+    if any(isinstance(module, nn.LayerNorm) for module in model.modules()):
+        raise StudyError(f"hidden dimensions of {model.config.model_type} cannot be pruned: its norms take their mean")
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    parts = [part for layer in range(len(blocks(model))) for units in unit_sets(model, layer) for part in units.slices]
+    readers, writers = ({part.name.rpartition(".")[0] for part in parts if part.dim == dim} for dim in (0, 1))
+    inside, found = f".{family(model.config).attention}.", []
+    for name, parameter in model.named_parameters():
+        place, _, leaf = name.rpartition(".")
+        if parameter is embedding or parameter is head or (place in readers and leaf == "weight"):
+            found.append(Slice(name, 1, 1))
+        elif place in writers or place not in readers and inside not in name:
+            found.append(Slice(name, 0, 1))
+    return UnitSet(None, HIDDEN, embedding.shape[1], tuple(found))
+
+
 def parse_layers(text: str, n_layers: int) -> range:
     """``"4-25"`` (inclusive) or ``"7"`` to a range of layer indices, checked against the model's depth."""
     found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", str(text))
@@ -144,7 +165,11 @@ def ranges(text: str, n_layers: int) -> dict[str, range]:
 
 
 def prunable_units(model: nn.Module, layers: str) -> Units:
-    """The units in the inclusive layer ranges ``layers`` (see :func:`ranges`)."""
+    """The units in the inclusive layer ranges ``layers`` (see :func:`ranges`), or with ``"hidden"`` the hidden
+    dimensions (:func:`hidden_set`).
+    """
+    if layers == HIDDEN:
+        return Units((hidden_set(model),))
     chosen = ranges(layers, n_layers := len(blocks(model)))
     wanted = {(kind, layer) for kind, of_kind in chosen.items() for layer in of_kind}
     sets = (unit_set for layer in range(n_layers) for unit_set in unit_sets(model, layer))

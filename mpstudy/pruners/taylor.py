@@ -3,8 +3,10 @@
 ``reduction`` makes one number of the coupled layers of a channel: ``sum``, ``mean``, ``max``, ``prod``, ``first``.
 """
 
+from ..gradients import mean_gradients, only_trainable
 from ..scores import Scores, first_order_scores, unit_scores
 from ..shifted import ShiftedLoss
+from ..units import HIDDEN
 
 
 def taylor(model, batches, units, *, seed=0, reduction="sum") -> Scores:
@@ -44,6 +46,9 @@ def taylor_vector(model, batches, units, *, seed=0, reduction="sum") -> Scores:
 
 
 def _gradients(model, batches, units) -> tuple[float, dict]:
+    if any(unit_set.kind == HIDDEN for unit_set in units):  # embeddings and norms are no linear layers
+        with only_trainable(model, units.names):
+            return mean_gradients(model, batches, units.parameters(model))
     gradients = {}
     return ShiftedLoss(model, batches, units)(None, gradients.update), gradients
 
@@ -53,11 +58,10 @@ def _squared_gradients(model, batches, units) -> tuple[float, dict]:
     samples = [sample for batch in batches for sample in batch.split(1)]
     loss, squares = 0.0, {}
 
-    def add(block):
-        for name, gradient in block.items():
+    for sample in samples:
+        value, gradients = _gradients(model, [sample], units)
+        loss += value / len(samples)
+        for name, gradient in gradients.items():
             square = gradient.square_().div_(len(samples))
             squares[name] = squares[name].add_(square) if name in squares else square
-
-    for sample in samples:
-        loss += ShiftedLoss(model, [sample], units)(None, add) / len(samples)
     return loss, squares
