@@ -42,7 +42,7 @@ def test_the_smaller_model_is_the_one_with_smaller_tensors(model):
     pruned = surgery.remove_units(copy.deepcopy(model), plan)
     assert pruned.config.hidden_size == len(kept) == pruned.get_input_embeddings().embedding_dim
     twin = AutoModelForCausalLM.from_config(copy.deepcopy(pruned.config)).eval()
-    for (name, small), large in zip(twin.named_parameters(), model.parameters(), strict=True):
+    for small, large in zip(twin.parameters(), model.parameters(), strict=True):
         for dim, (now, before) in enumerate(zip(small.shape, large.shape)):
             if now != before:
                 large = large.index_select(dim, torch.tensor(kept))
