@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import __version__, cli_model, cli_study
+from . import __version__, cli_model, cli_prune, cli_study
 from .errors import StudyError
 
 
@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     cli_study.add_commands(commands)
     cli_model.add_commands(commands)
+    cli_prune.add_commands(commands)
     options = parser.parse_args(arguments)
     try:
         return options.func(options) or 0

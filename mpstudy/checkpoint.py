@@ -70,9 +70,7 @@ def export_standard(model, folder: str | Path, *, tokenizer=None) -> Path:
     Raises :class:`StudyError` for layers of unequal widths, for a family whose config cannot name them, and when
     ``folder`` holds something.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StudyError(f"{folder} exists; choose another folder")
+    folder = check_empty(folder)
     widths = {kind: {n for key, n in unit_counts(model).items() if key.endswith(kind)} for kind in KINDS}
     for kind, found in widths.items():
         if len(found) > 1:
@@ -89,6 +87,14 @@ def export_standard(model, folder: str | Path, *, tokenizer=None) -> Path:
     twin.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    return folder
+
+
+def check_empty(folder: str | Path) -> Path:
+    """:class:`StudyError` if ``folder`` holds something."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StudyError(f"{folder} exists; choose another folder")
     return folder
 
 

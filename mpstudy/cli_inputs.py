@@ -1,9 +1,53 @@
 """What the commands take from files and options: each reader and check ends in one clear error."""
 
+import argparse
 import textwrap
 from pathlib import Path
 
 from .errors import StudyError
+
+LAYERS_HELP = "inclusive range such as 4-25, one for each kind of units such as 'attention 4-25, mlp 2-28', or hidden"
+
+
+def add_command(commands, name: str, brief: str, manual: str) -> argparse.ArgumentParser:
+    """A parser for the command ``name``, which shows ``manual`` as it stands."""
+    form = {"description": textwrap.dedent(manual), "formatter_class": argparse.RawDescriptionHelpFormatter}
+    return commands.add_parser(name, help=brief, **form)
+
+
+def add_calibration(parser, source) -> None:
+    """Options of the calibration text; ``source`` is a group in which ``--tokens`` and ``--corpus`` exclude each other.
+    """
+    source.add_argument("--tokens", type=Path, metavar="FILE.npy")
+    source.add_argument("--corpus", default="sotu-early")
+    parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--sample-seed", type=int, default=0)
+
+
+def read_calibration(options):
+    """The calibration batch that the options of :func:`add_calibration` name, int64 (samples, length)."""
+    from . import data, models
+
+    check_at_least(1, samples=options.samples)
+    check_at_least(2, length=options.length)
+    if options.tokens:
+        batch = read_tokens(options.tokens)
+    else:
+        size = {"samples": options.samples, "length": options.length, "seed": options.sample_seed}
+        batch = data.calibration_batch(models.load_tokenizer(options.model), options.corpus, **size)
+    check_vocabulary(batch, options.model, options.tokens or options.corpus)
+    return batch
+
+
+def tokenizer_or_none(model: str):
+    """The tokenizer of a model, to be stored beside what is made of it; a model without one is as good."""
+    from . import models
+
+    try:
+        return models.load_tokenizer(model)
+    except StudyError:
+        return None
 
 
 def setting(text: str):

@@ -1,20 +1,30 @@
-"""The commands ``score``, ``prune``, ``evaluate`` and ``recover``: the study's steps for people who live in a shell."""
+"""The commands ``score``, ``evaluate`` and ``recover``: the study's steps for people who live in a shell."""
 
 import argparse
 import json
 import sys
-import textwrap
 import time
 from pathlib import Path
 
-from .cli_inputs import check_at_least, check_file_target, check_vocabulary, read_text, read_tokens, setting
+from .cli_inputs import (
+    LAYERS_HELP,
+    add_calibration,
+    add_command,
+    check_at_least,
+    check_file_target,
+    check_vocabulary,
+    read_calibration,
+    read_text,
+    setting,
+)
 from .errors import StudyError
 
 LAUNCHED_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision that Accelerate was given
 
 _SCORE = """
 Score the prunable units of a model and write them as safetensors: `layers.<i>.attention` holds one score a head
-group, `layers.<i>.mlp` one a channel, low is removed first; every setting is in the metadata.
+group, `layers.<i>.mlp` one a channel (`hidden` one a hidden dimension), low is removed first; every setting is in the
+metadata.
 
 MODEL is a bundled name (smollm2-135m-instruct, smollm2-135m-instruct-ungrouped), a folder or a hub id.
 --tokens FILE.npy gives the calibration batch itself, an int64 array (samples, length), used unchanged and without
@@ -24,13 +34,7 @@ a tokenizer; --corpus NAME draws --samples windows of --length tokens with --sam
 examples:
   python -m mpstudy score smollm2-135m-instruct --pruner taylor --layers 4-25 --out taylor.safetensors
   python -m mpstudy score ./my-llama --pruner moreau --set rho=0.2 --tokens batch.npy --layers 1-4 --out m.safetensors
-"""
-_PRUNE = """
-Remove the lowest-scoring units and save the smaller model (safetensors + JSON, loaded by `mpstudy.models.load_model`).
---scope local takes the same ratio from every layer, global ranks across layers.
-
-example:
-  python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --out pruned/
+  python -m mpstudy score ./my-llama --pruner taylor-vector --set reduction=max --layers hidden --out v.safetensors
 """
 _EVALUATE = """
 Perplexity of a dense or pruned model on a text: non-overlapping windows without special tokens, the last partial one
@@ -59,19 +63,9 @@ examples:
 
 def add_commands(commands) -> None:
     """Add this module's commands to an argparse sub-parser collection."""
-    _add_score(_parser(commands, "score", "score the units of a model", _SCORE))
-    _add_prune(_parser(commands, "prune", "remove the lowest-scoring units", _PRUNE))
-    _add_evaluate(_parser(commands, "evaluate", "perplexity and zero-shot accuracy", _EVALUATE))
-    _add_recover(_parser(commands, "recover", "LoRA recovery of a pruned model", _RECOVER))
-
-
-def _parser(commands, name, brief, text):
-    return commands.add_parser(
-        name,
-        help=brief,
-        description=textwrap.dedent(text),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    _add_score(add_command(commands, "score", "score the units of a model", _SCORE))
+    _add_evaluate(add_command(commands, "evaluate", "perplexity and zero-shot accuracy", _EVALUATE))
+    _add_recover(add_command(commands, "recover", "LoRA recovery of a pruned model", _RECOVER))
 
 
 def _add_score(parser) -> None:
@@ -86,24 +80,11 @@ def _add_score(parser) -> None:
         help="a setting of the pruner",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--tokens", type=Path, metavar="FILE.npy")
-    source.add_argument("--corpus", default="sotu-early")
-    parser.add_argument("--samples", type=int, default=10)
-    parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--sample-seed", type=int, default=0)
-    parser.add_argument("--layers", required=True, help="inclusive range such as 4-25")
+    add_calibration(parser, source)
+    parser.add_argument("--layers", required=True, help=LAYERS_HELP)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
     parser.set_defaults(func=score)
-
-
-def _add_prune(parser) -> None:
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--ratio", type=float, required=True)
-    parser.add_argument("--scope", default="local", choices=("local", "global"))
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.set_defaults(func=prune)
 
 
 def _add_evaluate(parser) -> None:
@@ -142,12 +123,9 @@ def score(options) -> None:
 
     settings = dict(setting(text) for text in options.settings)
     pruners.check_settings(options.pruner, settings)
-    check_at_least(1, samples=options.samples)
-    check_at_least(2, length=options.length)
     checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
     check_file_target(options.out)
-    batch = read_tokens(options.tokens) if options.tokens else _calibration(options)
-    check_vocabulary(batch, options.model, options.tokens or options.corpus)
+    batch = read_calibration(options)
     model = models.load_model(options.model)
     begin = time.perf_counter()
     found = pruners.score(
@@ -161,28 +139,6 @@ def score(options) -> None:
     )
     for name, value in found.meta.items():
         print(f"  {name}: {value}")
-
-
-def prune(options) -> None:
-    from . import checkpoint, evaluate, models, plan, surgery
-    from .scores import Scores
-    from .units import Units
-
-    plan.check_ratio(options.ratio)
-    checkpoint.check_target(options.out)
-    scores = Scores.load(options.scores)
-    model = models.load_model(options.model)
-    units = Units(tuple(unit_set for unit_set in surgery.all_sets(model) if unit_set.key in scores.values))
-    if len(units.sets) != len(scores.values):
-        unknown = sorted(scores.values.keys() - units.counts.keys())
-        raise StudyError(f"the scores do not fit the model: it has no {', '.join(unknown)}")
-    decision = plan.make_plan(scores, units, options.ratio, options.scope)
-    before = evaluate.parameter_count(model)
-    surgery.remove_units(model, decision)
-    after = evaluate.parameter_count(model)
-    meta = {"plan": decision.to_json(), "scores": scores.meta, "parameters_before": before}
-    checkpoint.save_pruned(model, options.out, tokenizer=_tokenizer_or_none(options.model), meta=meta)
-    print(f"{options.out}: {after:,} of {before:,} parameters kept ({1 - after / before:.1%} removed)")
 
 
 def evaluate(options) -> None:
@@ -274,19 +230,3 @@ class _Steps:
 
 def _best_validation(adapter) -> float:
     return next(row for row in adapter.meta["history"] if row["step"] == adapter.meta["best_step"])["validation_loss"]
-
-
-def _calibration(options):
-    from . import data, models
-
-    size = {"samples": options.samples, "length": options.length, "seed": options.sample_seed}
-    return data.calibration_batch(models.load_tokenizer(options.model), options.corpus, **size)
-
-
-def _tokenizer_or_none(name: str):
-    from . import models
-
-    try:
-        return models.load_tokenizer(name)
-    except StudyError:
-        return None  # a model without a tokenizer can be pruned all the same

@@ -59,6 +59,14 @@ def check_ratio(ratio) -> float:
     return float(ratio)
 
 
+def check_multiple(multiple, scope: str) -> None:
+    """:class:`StudyError` unless ``multiple`` is a whole number of at least 1, and 1 with global scope."""
+    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+        raise StudyError(f"multiple must be a whole number of at least 1, not {multiple!r}")
+    if multiple > 1 and scope == "global":
+        raise StudyError("multiple needs local scope: global scope leaves layers of any width")
+
+
 def removed_count(units: int, width: int, ratio: float) -> int:
     """Units to remove at ``ratio``, by LLM-Pruner's rule.
 
@@ -87,10 +95,7 @@ def make_plan(
     """
     check_ratio(ratio)
     check_choice("scope", scope, SCOPES)
-    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
-        raise StudyError(f"multiple must be a whole number of at least 1, not {multiple!r}")
-    if multiple > 1 and scope == "global":
-        raise StudyError("multiple needs local scope: global scope leaves layers of any width")
+    check_multiple(multiple, scope)
     _check_fit(scores, units)
     before = before or Plan({}, units.counts)
     lowest = (

@@ -7,7 +7,7 @@ from torch import nn
 
 from .errors import StudyError
 from .families import blocks, family, head_dim
-from .units import HIDDEN, hidden_set, unit_sets
+from .units import HIDDEN, UnitSet, hidden_set, unit_sets
 
 
 def remove_units(model: nn.Module, plan) -> nn.Module:
@@ -89,10 +89,15 @@ def all_sets(model: nn.Module):
         yield from unit_sets(model, layer)
 
 
+def sets_of(model: nn.Module, keys) -> list[UnitSet]:
+    """The unit sets among those of the model that ``keys`` name."""
+    hidden = [hidden_set(model)] if HIDDEN in keys else []
+    return [unit_set for unit_set in [*all_sets(model), *hidden] if unit_set.key in keys]
+
+
 def _planned(model: nn.Module, plan) -> list:
     """The sets that lose units, with the units. All are checked first: a plan that does not fit changes nothing."""
-    hidden = [hidden_set(model)] if HIDDEN in plan.removed else []
-    sets = {unit_set.key: unit_set for unit_set in [*all_sets(model), *hidden]}
+    sets = {unit_set.key: unit_set for unit_set in sets_of(model, plan.removed)}
     for key in plan.removed:
         if key not in sets or plan.counts[key] != sets[key].count:
             have = sets[key].count if key in sets else "no such set"

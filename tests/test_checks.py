@@ -138,7 +138,7 @@ def test_a_bad_value_is_one_clear_error(model, change, message):
 
 def test_a_family_without_adapter_is_named(tmp_path):
     GPT2Config(vocab_size=64, n_embd=8, n_layer=6, n_head=2, bos_token_id=0, eos_token_id=0).save_pretrained(tmp_path)
-    with pytest.raises(StudyError, match="no adapter for model family 'gpt2'; known: llama"):
+    with pytest.raises(StudyError, match="no adapter for model family 'gpt2'; known: gemma"):
         checks.validate(parameters(str(tmp_path)))
 
 

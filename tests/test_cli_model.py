@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny import ROWS, byte_tokenizer, pruned_model, tiny_folder, tiny_model, tokens
 from transformers import GPT2Config
 
-from mpstudy import __main__, checkpoint, cli_model, data, evaluate, hub, models, pruners, recover, surgery, units
+from mpstudy import __main__, checkpoint, cli_inputs, cli_model, cli_prune, data, evaluate, hub, models, pruners, recover, surgery, units
 from mpstudy.errors import StudyError
 from mpstudy.paths import ROOT
 from mpstudy.recipe import Recipe
@@ -325,7 +325,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (SCORE.replace("taylor", "wanda"), "unknown pruner 'wanda'; known: l1, l2, moreau"),
         (SCORE.replace("mute", "/no/model"), "no model '/no/model': give a bundled name"),
         (SCORE.replace("mute", "owner/absent"), "model 'owner/absent' is not in the local cache"),
-        (SCORE.replace("mute", "gpt2"), "no adapter for model family 'gpt2'; known: llama"),
+        (SCORE.replace("mute", "gpt2"), "no adapter for model family 'gpt2'; known: gemma"),
         (SCORE.replace("mute", "broken").replace("1-4", "0-1"), "truncated or changed"),
         (SCORE.replace("mute", "sick").replace("1-4", "0-1"), "the loss is nan at "),
         (SCORE.replace("1-4", "4-9"), "layers '4-9' are not inside this model's layers 0-5"),
@@ -461,7 +461,7 @@ def manual(name: str, capsys) -> str:
 def test_the_manual_has_examples_that_are_understood(name, capsys, monkeypatch):
     examples = [line for line in manual(name, capsys).splitlines() if line.startswith("  python -m mpstudy")]
     taken = []
-    monkeypatch.setattr(cli_model, name, taken.append)
+    monkeypatch.setattr(cli_prune if hasattr(cli_prune, name) else cli_model, name, taken.append)
     for line in examples:
         assert shlex.split(line)[3] == name
         assert __main__.main(shlex.split(line)[3:]) == 0
@@ -484,5 +484,5 @@ def test_recovery_has_the_recipes_defaults(monkeypatch, home):
     ],
 )  # fmt: skip
 def test_settings_are_read_as_what_they_look_like(text, expected):
-    key, value = cli_model.setting(text)
+    key, value = cli_inputs.setting(text)
     assert (key, value) == expected and type(value) is type(expected[1])

@@ -107,7 +107,7 @@ def test_unit_scores_sum_over_all_coupled_slices():
 @pytest.mark.parametrize("kind, other", [("attention", "mlp"), ("mlp", "attention")])
 def test_subset_of_the_kinds(kind, other):
     model = tiny_llama()
-    units = prunable_units(model, "0-1", kinds=(kind,))
+    units = prunable_units(model, f"{kind} 0-1")
     assert list(units.counts) == [f"layers.0.{kind}", f"layers.1.{kind}"]
     assert not any(other in name.replace("self_attn", "attention") for name in units.names)
     assert units.parameters(model).keys() == set(units.names)
@@ -115,12 +115,12 @@ def test_subset_of_the_kinds(kind, other):
 
 def test_unknown_kind_is_named_with_the_known_ones():
     with pytest.raises(StudyError, match="unknown unit kind 'heads'; known: attention, mlp"):
-        prunable_units(tiny_llama(), "0", kinds=("heads",))
+        prunable_units(tiny_llama(), "heads 0")
 
 
 def test_unknown_family_is_named_with_the_known_ones():
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=16, n_positions=8))
-    with pytest.raises(StudyError, match="no adapter for model family 'gpt2'; known: llama"):
+    with pytest.raises(StudyError, match="no adapter for model family 'gpt2'; known: gemma"):
         prunable_units(model, "0")
 
 

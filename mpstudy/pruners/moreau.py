@@ -42,15 +42,8 @@ def moreau(
     ``max_steps``, ``tol``, ``step_size``, ``solver``: see :func:`mpstudy.envelope.prox_point`. ``state_device``: where
     its vectors live, such as ``"cpu"`` beside a model on a GPU.
     """
-    draws = [Noise(sigma, noise, (seed, 0), sign) for sign in (1, -1)] if sigma else [None]
-    loss = ShiftedLoss(model, batches, units, draws, state_device)
-    settings = {"rho": rho, "eta": eta, "max_steps": max_steps, "tol": tol, "step_size": step_size, "solver": solver}
-    result = prox_point(loss, loss.zeros(), groups=GROUPS[groups](units), **settings)
-    for value in result.d.values():
-        value.div_(-rho)  # the envelope's gradient
-    settings |= {"seed": seed, "sigma": sigma, "noise": noise, "groups": groups, "state_device": state_device}
-    scores = first_order_scores(units, loss.weights, result.d, {"pruner": "moreau"} | settings | result.report())
-    scores.meta["gradients"] *= len(loss.parts)
+    gradients, meta = envelope_gradients(**locals())
+    scores = first_order_scores(units, units.parameters(model), gradients, {"pruner": "moreau"} | meta)
     if eta:
         values = torch.cat(list(scores.values.values()))
         scores.meta["zero_share"] = float((values == 0).float().mean())
@@ -78,3 +71,18 @@ def moreau_gs(
     scores = moreau(**locals())
     scores.meta["pruner"] = "moreau-gs"
     return scores
+
+
+def envelope_gradients(
+    model, batches, units, *, seed, rho, sigma, noise, eta, groups, max_steps, tol, step_size, solver, state_device
+) -> tuple[dict[str, torch.Tensor], dict]:
+    """The envelope's gradient by parameter name, and how it was computed; the arguments are those of :func:`moreau`."""
+    draws = [Noise(sigma, noise, (seed, 0), sign) for sign in (1, -1)] if sigma else [None]
+    loss = ShiftedLoss(model, batches, units, draws, state_device)
+    settings = {"rho": rho, "eta": eta, "max_steps": max_steps, "tol": tol, "step_size": step_size, "solver": solver}
+    result = prox_point(loss, loss.zeros(), groups=GROUPS[groups](units), **settings)
+    for value in result.d.values():
+        value.div_(-rho)
+    settings |= {"seed": seed, "sigma": sigma, "noise": noise, "groups": groups, "state_device": state_device}
+    meta = settings | result.report()
+    return result.d, meta | {"gradients": meta["gradients"] * len(loss.parts)}

@@ -11,7 +11,7 @@ from ..units import HIDDEN
 
 def taylor(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """First order, ``element1``: sum of ``|w * dL/dw|`` over a unit's coupled slices; ``seed`` is not used."""
-    loss, gradients = _gradients(model, batches, units)
+    loss, gradients = gradients_of(model, batches, units)
     meta = {"pruner": "taylor", "loss": loss, "gradients": len(batches)}
     return first_order_scores(units, units.parameters(model), gradients, meta, reduction)
 
@@ -28,7 +28,7 @@ def taylor2(model, batches, units, *, seed=0, reduction="sum") -> Scores:
 def taylor_mix(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """Both orders: sum of ``|w * g - w * a * w / 2|``, with the g of :func:`taylor` and the a of :func:`taylor2`."""
     weights, (loss, fisher) = units.parameters(model), _squared_gradients(model, batches, units)
-    _, gradients = _gradients(model, batches, units)
+    _, gradients = gradients_of(model, batches, units)
     meta = {"pruner": "taylor-mix", "loss": loss, "gradients": len(batches) + sum(map(len, batches))}
 
     def importance(name):
@@ -39,13 +39,14 @@ def taylor_mix(model, batches, units, *, seed=0, reduction="sum") -> Scores:
 
 def taylor_vector(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """First order per row, ``vector``: in each coupled layer ``|sum of w * dL/dw|`` over a channel's row or column."""
-    loss, gradients = _gradients(model, batches, units)
+    loss, gradients = gradients_of(model, batches, units)
     weights = units.parameters(model)
     meta = {"pruner": "taylor-vector", "loss": loss, "gradients": len(batches)}
     return unit_scores(units, lambda name: weights[name] * gradients[name], meta, reduction, signed=True)
 
 
-def _gradients(model, batches, units) -> tuple[float, dict]:
+def gradients_of(model, batches, units) -> tuple[float, dict]:
+    """The mean loss (nats per token) over the batches and its gradient by parameter name."""
     if any(unit_set.kind == HIDDEN for unit_set in units):  # embeddings and norms are no linear layers
         with only_trainable(model, units.names):
             return mean_gradients(model, batches, units.parameters(model))
@@ -59,7 +60,7 @@ def _squared_gradients(model, batches, units) -> tuple[float, dict]:
     loss, squares = 0.0, {}
 
     for sample in samples:
-        value, gradients = _gradients(model, [sample], units)
+        value, gradients = gradients_of(model, [sample], units)
         loss += value / len(samples)
         for name, gradient in gradients.items():
             square = gradient.square_().div_(len(samples))

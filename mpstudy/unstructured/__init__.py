@@ -1,6 +1,7 @@
 """Unstructured and n:m pruning with weight update: single weights become zero, the shapes stay.
 
-:func:`mpstudy.unstructured.sequential.prune_layers` prunes a model by one of :data:`METHODS`.
+:func:`mpstudy.unstructured.sequential.prune_layers` prunes a model by one of :data:`METHODS`, and may follow it by one
+of :data:`UPDATES` of the weights that stay.
 """
 
 from . import admm, methods
@@ -13,3 +14,4 @@ METHODS = {
     "admm-gradual": admm.admm_gradual,
     "masked": methods.masked,
 }
+UPDATES = {"none": None, "admm": admm.on_mask, "exact": methods.refit}  # (weight, gram, keep) -> weight

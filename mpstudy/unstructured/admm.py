@@ -27,10 +27,15 @@ def admm_gradual(weight, gram, target, importance=None) -> torch.Tensor:
     return solve(weight, gram, target, gradual=GRADUAL)
 
 
+def on_mask(weight, gram, keep) -> torch.Tensor:
+    """The weights by ADMM on any mask."""
+    return solve(weight, gram, None, gradual=0, keep=keep)
+
+
 def solve(
     weight: torch.Tensor,
     gram: torch.Tensor,
-    target: Target,
+    target: Target | None,
     *,
     gradual: int,
     iterations: int = ITERATIONS,

@@ -17,7 +17,7 @@ from ..errors import StudyError, check_choice
 from ..families import blocks, family
 from ..files import replacing
 from ..units import parse_layers
-from . import METHODS
+from . import METHODS, UPDATES
 from .methods import reconstruction_error
 from .target import Target
 
@@ -31,6 +31,7 @@ def prune_layers(
     target: Target,
     *,
     importance: Callable[[str], torch.Tensor] | None = None,
+    update: str = "none",
     log: Callable[[dict], None] = lambda row: None,
     state: str | Path | None = None,
 ) -> list[dict]:
@@ -41,26 +42,27 @@ def prune_layers(
     batches: int64 (samples, tokens) each: calibration.
     method: a name of :data:`mpstudy.unstructured.METHODS`; ``masked`` takes the ``importance`` of a weight by its
         parameter's name.
+    update: a name of :data:`mpstudy.unstructured.UPDATES`, of the weights that the method leaves.
     log: receives each row of the result as it is made.
     state: a folder that keeps every finished layer; a call that finds some goes on after them.
 
     Returns
     -------
-    A row for each linear layer: ``layer``, ``linear``, ``zeros`` (share), ``error`` (relative squared reconstruction
+    A row for each linear layer: ``layer``, ``linear``, ``weights`` (their number), ``zeros`` (share), ``error`` (relative squared reconstruction
     error on the calibration samples), ``seconds``.
 
     Raises
     ------
-    StudyError: an unknown method, a pattern that does not divide a matrix, or a ``state`` of another pruning.
+    StudyError: an unknown method or update, a pattern that does not divide a matrix, or a ``state`` of another pruning.
     """
-    check_choice("method", method, METHODS)
+    check_method(method, update)
     if (method == "masked") != (importance is not None):
         raise StudyError("method 'masked' needs an importance, and only it takes one")
     chosen, rows = parse_layers(layers, len(blocks(model))), []
     for layer in chosen:
         for name, linear in _linears(model, layer).items():
             target.check(linear.in_features, name)
-    store = _Store(state, model, batches, {"layers": layers, "method": method, "target": str(target)})
+    store = _Store(state, model, batches, {"layers": layers, "method": method, "update": update, "target": str(target)})
     waiting = [layer for layer in chosen if not store.load(layer, model, rows)]
     for row in rows:
         log(row)
@@ -69,7 +71,7 @@ def prune_layers(
         linears, block, new = _linears(model, layer), blocks(model)[layer], []
         for name, gram in _grams(linears, block, inputs).items():
             score = importance(f"{name}.weight") if importance else None
-            new.append({"layer": layer, "linear": name} | _prune(linears[name], gram, METHODS[method], target, score))
+            new.append({"layer": layer, "linear": name} | _prune(linears[name], gram, method, update, target, score))
             log(new[-1])
         store.save(layer, linears, new)
         rows += new
@@ -77,11 +79,20 @@ def prune_layers(
     return rows
 
 
-def _prune(linear: nn.Linear, gram, method, target: Target, score) -> dict:
+def check_method(method: str, update: str) -> None:
+    """:class:`StudyError` for an unknown method or update."""
+    check_choice("method", method, METHODS)
+    check_choice("update", update, UPDATES)
+
+
+def _prune(linear: nn.Linear, gram, method: str, update: str, target: Target, score) -> dict:
     begin, dense = time.perf_counter(), linear.weight.detach().float()
-    weight = method(dense, gram, target, None if score is None else score.to(dense.device))
+    weight = METHODS[method](dense, gram, target, None if score is None else score.to(dense.device))
+    if update != "none":
+        weight = UPDATES[update](dense, gram, weight != 0)
     linear.weight.copy_(weight)
     return {
+        "weights": weight.numel(),
         "zeros": float((weight == 0).float().mean()),
         "error": reconstruction_error(weight, dense, gram),
         "seconds": time.perf_counter() - begin,

@@ -1,6 +1,7 @@
 """How sparse a matrix is to become, and which of its weights stay by their importance."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +24,9 @@ class Target:
             keep, of = map(int, found.groups())
             if keep < of:
                 return cls(1 - keep / of, keep, of)
-        elif isinstance(text, (int, float)) and not isinstance(text, bool) and 0 <= text < 1:
-            return cls(float(text))
+        with suppress(TypeError, ValueError):
+            if not isinstance(text, bool) and 0 <= float(text) < 1:
+                return cls(float(text))
         raise StudyError(f"a sparsity is a number in [0, 1) or n:m with n < m, such as 2:4; not {text!r}")
 
     def check(self, columns: int, name: str) -> None:
