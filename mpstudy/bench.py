@@ -17,7 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from . import pruners
-from .machine import forget_peak_memory, held_memory
+from .memory import forget_peak_memory, held_memory
 from .units import prunable_units
 
 MODEL = {

@@ -4,7 +4,6 @@ A key is the sha256 of everything that decides the result, the weights' bits inc
 wherever it comes from and a killed run finds what it had finished.
 """
 
-import ctypes
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from . import memory
 from .codebase import library_digest
 from .errors import StudyError
 from .files import replacing, write_atomically
@@ -57,12 +57,11 @@ def cached_file(kind: str, key: dict, module: str, cls, compute: Callable):
 
 
 def _timed(compute: Callable):
-    """The value and its seconds; freed memory then goes back to the system, which glibc alone does only in part."""
+    """The value and its seconds; freed memory then goes back to the system."""
     begin = time.perf_counter()
     value = compute()
     seconds = time.perf_counter() - begin
-    if hasattr(ctypes.CDLL(None), "malloc_trim"):
-        ctypes.CDLL(None).malloc_trim(0)
+    memory.trim()
     return value, seconds
 
 

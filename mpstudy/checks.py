@@ -10,7 +10,7 @@ import sys
 from .errors import StudyError, check_choice
 
 COUNTS = ("samples", "windows", "task_items", "validation_rows", "new_tokens", "tuning_rows", "repeats")
-COUNTS += ("max_steps", "release_steps", "budget")
+COUNTS += ("max_steps", "release_steps", "budget", "pruning_steps")
 LOWEST = dict.fromkeys(COUNTS, 1) | {"length": 2, "window": 2}  # tokens: the first of a window is not predicted
 
 
@@ -134,6 +134,23 @@ def _layers(value) -> None:
         ranges(value, sys.maxsize)  # how many layers there are is the model's
 
 
+def _sparsity(value) -> None:
+    from .unstructured.target import Target
+
+    Target.parse(value)
+
+
+def _method(name) -> None:
+    from .unstructured import METHODS
+    from .unstructured.importance import ELEMENTWISE
+
+    check_choice("method", name, {*METHODS, *ELEMENTWISE} - {"masked"})
+
+
+def _none_or_each(check):
+    return lambda values: values == [] or _each(check)(values)
+
+
 RULES = {
     "pruner": _pruner,
     "pruners": _each(_pruner),
@@ -156,7 +173,11 @@ RULES = {
     "radii": _each(_positive("rho")),
     "lengths": _each(_length),
     "row_counts": _row_counts,
-    "references": lambda names: names == [] or _each(_reference)(names),
+    "references": _none_or_each(_reference),
+    "methods": _each(_method),
+    "updated": _none_or_each(_method),
+    "sparsities": _each(_sparsity),
+    "shown": _sparsity,
     "precision": _positive("precision"),
     "noise": _positive("noise"),
     "solvers": _each(_solver),

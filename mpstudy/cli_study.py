@@ -163,10 +163,11 @@ def _html(arguments) -> int:
 
 
 def _bench(arguments) -> int:
-    from mpstudy import bench, bench_recovery
+    from mpstudy import bench, bench_recovery, bench_unstructured
 
     bench.main()
     bench_recovery.main()
+    bench_unstructured.main()
     return 0
 
 

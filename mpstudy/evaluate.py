@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import StudyError
-from .machine import forget_peak_memory, held_memory
+from .memory import peak_of
 from .stats import bootstrap_ci
 
 MOST_NATS = 700  # exp of more overflows
@@ -107,17 +108,14 @@ def macs(model, tokens: int = 128) -> int:
     return counter.get_total_flops() // 2
 
 
-def peak_memory(model, *, prompt: int = 128, new_tokens: int = 32) -> int:
-    """Bytes that the weights and a generation of ``new_tokens`` after ``prompt`` tokens take at most."""
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        _one_latency(model, prompt, new_tokens)
-        return weight_bytes(model) + torch.cuda.max_memory_allocated(device) - before
-    before = forget_peak_memory()
-    _one_latency(model, prompt, new_tokens)
-    return weight_bytes(model) + max(held_memory("VmHWM") - before, 0)
+def peak_memory(model, *, prompt: int = 128, new_tokens: int = 32) -> int | None:
+    """Bytes that the weights and a generation of ``new_tokens`` after ``prompt`` tokens take at most; None for a CPU
+    outside Linux.
+    """
+    generation = partial(_one_latency, model, prompt, new_tokens)
+    generation()  # weights that are still on the disk come into memory with their first use
+    _, more = peak_of(generation, model.device)
+    return None if more is None else weight_bytes(model) + more
 
 
 def generate(model, tokenizer, prompts: list[str], *, new_tokens: int = 48) -> list[str]:

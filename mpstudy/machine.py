@@ -51,18 +51,6 @@ def available_memory_gb() -> float | None:
     return sizes[0] * 1024 / 1e9 if sizes else None
 
 
-def forget_peak_memory() -> int:
-    """Forget the most memory this process has held so far; bytes it holds now. Linux only."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return held_memory("VmRSS")
-
-
-def held_memory(field: str) -> int:
-    """Bytes of memory by a field of this process's status: ``VmRSS``, what it holds, or ``VmHWM``, its peak."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
 def git_revision() -> dict:
     """The commit the code stands at, and whether code, notebooks or data differ from it; None outside git."""
     if not (revision := _git("rev-parse", "--verify", "--quiet", "HEAD")):

@@ -18,9 +18,10 @@ from .files import write_atomically
 from .stats import summarise
 
 COLUMN, FULL = 3.5, 7.1  # inches: one and two columns of a paper
-PRUNERS = ("random", "l1", "l2", "taylor", "smoothgrad", "moreau", "moreau-gs", "moreau-release")
-_COLOURS = dict(zip(PRUNERS, np.array(sns.color_palette("colorblind"))[[7, 9, 5, 0, 2, 3, 1, 4]].tolist()))
-_MARKERS = dict(zip(PRUNERS, "xv^oDsPX"))
+PRUNERS = ("random", "l1", "l2", "taylor", "taylor2", "taylor-mix", "taylor-vector", "smoothgrad")
+PRUNERS += ("moreau", "moreau-gs", "moreau-release")
+_COLOURS = dict(zip(PRUNERS, np.array(sns.color_palette("colorblind"))[[7, 9, 5, 0, 9, 6, 8, 2, 3, 1, 4]].tolist()))
+_MARKERS = dict(zip(PRUNERS, "xv^o<>pDsPX"))
 CORPORA = {"sotu-late": "addresses since 1946", "wiki": "Wikipedia", "novel": "novel"}
 
 

@@ -102,6 +102,15 @@ class Study:
         """A copy of the model with the planned units removed."""
         return surgery.remove_units(copy.deepcopy(self.model), plan)
 
+    def sparse(self, method: str, target: str | float, *, sample: int, update: str = "none", **settings) -> dict:
+        """A copy of the model pruned to single weights (see :mod:`mpstudy.unstructured`), which is thrown away: its
+        ``perplexity`` by corpus, the ``rows`` of its linear layers, ``peak_bytes`` beside the model, and
+        ``prune_seconds``, with those of the scores for masks by them (``method`` ``taylor`` or ``moreau``).
+        """
+        from .unstructured import study
+
+        return study.sparse(self, method, target, sample, update, settings)
+
     def perplexity(self, model) -> dict[str, dict]:
         """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluate.perplexity`)."""
         digest = digests.weights_digest(model)

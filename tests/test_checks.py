@@ -15,9 +15,10 @@ NAN, INF = math.nan, math.inf
 
 
 COUNTS = ("samples", "length", "window", "windows", "task_items", "new_tokens", "validation_rows", "repeats")
-COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget")
+COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget", "pruning_steps")
 LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "common_changes")
 LISTS += ("row_counts", "compared", "rivals", "compared_changes", "crossed", "corpora", "tasks")
+LISTS += ("methods", "sparsities")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,8 @@ def parameters(model: str) -> dict:
         "model": model, "layers": "1-4", "calibration": "sotu-early", "samples": 10, "length": 64,
         "corpora": ["sotu-late", "wiki"], "window": 128, "windows": 12, "ratio": 0.2, "ratios": [0.1, 0.2, 0.4],
         "pruner": "taylor", "pruners": list(PRUNERS), "changes": [*PERTURBATIONS, "tuned"], "compared": ["moreau"],
-        "rivals": ["l2"],
+        "rivals": ["l2"], "methods": ["wanda", "moreau"], "updated": [], "sparsities": [0.5, "2:4"], "shown": 0.6,
+        "pruning_steps": 2,
         "compared_changes": ["sample", "length-32"], "common_changes": ["corpus-wiki"], "crossed": [0, 1],
         "tuning_rows": 8, "budget": 4, "rho": 0.05,
         "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
@@ -71,6 +73,10 @@ def test_values_at_the_edge_pass(model, edge):
     ("change", "message"),
     [
         # unknown names
+        ({"methods": ["wanda", "masked"]}, "unknown method 'masked'; known: admm, admm-gradual, magnitude, moreau"),
+        ({"updated": ["obs"]}, "unknown method 'obs'; known: "),
+        ({"sparsities": [0.5, "4:2"]}, "a sparsity is a number in"),
+        ({"shown": 1.0}, "a sparsity is a number in"),
         ({"pruner": "wanda"}, "unknown pruner 'wanda'; known: .*moreau, .*taylor"),
         ({"pruners": ["taylor", "tailor"]}, "unknown pruner 'tailor'; known: "),
         ({"calibration": "brown"}, "unknown corpus 'brown'; known: .*sotu-early"),

@@ -23,7 +23,7 @@ from mpstudy.paths import ROOT
 from mpstudy.recipe import Recipe
 from mpstudy.scores import Scores
 
-COMMANDS = ("score", "prune", "evaluate", "recover")
+COMMANDS = ("score", "prune", "sparsify", "export", "evaluate", "recover")
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 6
 
 

@@ -1,0 +1,41 @@
+"""Memory that this process holds: giving it back, and measuring the most of it."""
+
+import ctypes
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def trim() -> None:
+    """Give freed memory back to the system, which glibc alone does only in part; nothing under another C library."""
+    if hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
+def peak_of(work: Callable, device) -> tuple[object, int | None]:
+    """What ``work()`` returns, and the bytes on ``device`` that were held at most meanwhile beyond those before; None
+    for a CPU outside Linux.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        return work(), torch.cuda.max_memory_allocated(device) - before
+    if sys.platform != "linux":
+        return work(), None
+    trim()  # freed memory that is used again would hide a rise
+    before = forget_peak_memory()
+    return work(), max(held_memory("VmHWM") - before, 0)
+
+
+def forget_peak_memory() -> int:
+    """Forget the most memory this process has held so far; bytes it holds now. Linux only."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return held_memory("VmRSS")
+
+
+def held_memory(field: str) -> int:
+    """Bytes of memory by a field of this process's status: ``VmRSS``, what it holds, or ``VmHWM``, its peak."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
