@@ -64,7 +64,7 @@ html: $(READY) ## Write the HTML and index pages of PROFILE again from its execu
 verify: data ## Run PROFILE again and compare with the committed results
 	$(RUN) verify --profile $(PROFILE)
 
-bench: data ## Measure Moreau steps and LoRA recovery beside plain baselines
+bench: data ## Measure Moreau steps, LoRA recovery and pruned layers beside baselines
 	$(RUN) bench
 
 lab: data ## Open the notebooks in JupyterLab

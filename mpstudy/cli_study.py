@@ -46,7 +46,7 @@ Executes nothing. Open reports/index.html in a browser afterwards.
 
 examples:
   python -m mpstudy html --profile laptop""",
-    "bench": """Measure what a Moreau step and LoRA recovery cost beside plain baselines.
+    "bench": """Measure what a Moreau step, LoRA recovery and unstructured pruning cost beside baselines.
 
 CPU time and extra peak memory of one gradient of each method on a random LLaMA of
 97.5M parameters, beside a plain forward+backward in the same process, and from
@@ -89,7 +89,7 @@ def add_commands(subparsers) -> None:
     for command in (reproduce, one, verify, html):
         command.add_argument("--reports", type=Path, default=REPORTS, help="folder of all reports (default: reports)")
     _add(subparsers, "data", "fetch and check the inputs", _data, profile=None)
-    _add(subparsers, "bench", "measure what a step and recovery cost", _bench, profile=None)
+    _add(subparsers, "bench", "measure what steps, recovery and pruned layers cost", _bench, profile=None)
 
 
 def _add(subparsers, name: str, summary: str, function, profile: str | None = "laptop") -> argparse.ArgumentParser:
