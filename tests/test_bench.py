@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpstudy import bench
+from mpstudy import bench, bench_unstructured, unstructured
 
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
@@ -29,3 +29,16 @@ def test_the_estimate_scales_with_the_model(monkeypatch, capsys):
     assert lines["LLaMA-7B"][1] == "13" and lines["LLaMA-7B"][5] == "26" and lines["LLaMA-7B"][7] == "52"
     times = [float(lines[name][9]) for name in ("LLaMA-7B", "LLaMA-13B", "LLaMA-2-70B")]
     assert times[2] / times[0] == pytest.approx(68.977 / 6.738, rel=0.03)
+
+
+def test_unstructured_methods_stand_beside_each_other(monkeypatch, capsys):
+    monkeypatch.setattr(bench_unstructured, "SIZE", 24)
+    monkeypatch.setattr(bench_unstructured, "TOKENS", 100)
+    bench_unstructured.main()
+    lines = [line.rsplit(maxsplit=4) for line in capsys.readouterr().out.splitlines()[3:]]
+    assert {line[0] for line in lines} == {*unstructured.METHODS, "wanda + admm", "wanda + exact"} - {"masked"}
+    factorisations = {line[0]: int(line[3]) for line in lines}
+    expected = {"magnitude": 0, "wanda": 0, "sparsegpt": 2, "admm": 1, "admm-gradual": 1, "wanda + admm": 1}
+    assert factorisations == expected | {"wanda + exact": 24}  # exact least squares: one a row
+    errors = {line[0]: float(line[4]) for line in lines}
+    assert errors["wanda + exact"] <= errors["wanda + admm"] < errors["wanda"]

@@ -11,6 +11,7 @@ from mpstudy import data, digests, evaluate, instructions, models, perturb, prun
 from mpstudy.errors import StudyError
 from mpstudy.recipe import Recipe
 from mpstudy.study import Study
+from mpstudy.unstructured import sequential
 
 SENTENCES = [f"On day {day} the people said that {day} times {day} is {day * day}." for day in range(60)]
 RECIPE = Recipe(r=2, lr=1e-2, epochs=1, batch_size=4, warmup_steps=1)
@@ -217,3 +218,28 @@ def test_a_study_of_bundled_texts(monkeypatch, tmp_path):
     for model in (study.model, study.pruned(plan)):
         for result in study.perplexity(model).values():
             assert result["perplexity"] == pytest.approx(49152, rel=0.2) and result["tokens"] == 4 * 63
+
+
+# --- Single weights ----------------------------------------------------------------------------------------------
+
+
+def test_single_weights_are_pruned_once_and_the_model_stays(study, monkeypatch):
+    before = digests.weights_digest(study.model)
+    found = study.sparse("wanda", 0.5, sample=0)
+    assert {row["layer"] for row in found["rows"]} == {1, 2} and len(found["rows"]) == 14
+    assert found["prune_seconds"] > 0 and set(found["perplexity"]) == {"sotu-late", "wiki"}
+    assert digests.weights_digest(study.model) == before
+    monkeypatch.setattr(sequential, "_prune", None)  # nothing is pruned again
+    assert study.sparse("wanda", 0.5, sample=0) == found
+    with pytest.raises(TypeError):
+        study.sparse("wanda", 0.5, sample=1)
+
+
+def test_masks_by_scores_take_the_pruners_settings(study):
+    small, large = (study.sparse("moreau", "2:4", sample=0, rho=rho, max_steps=3) for rho in (1e-3, 1.0))
+    assert small["rows"][0]["zeros"] == large["rows"][0]["zeros"] == 0.5
+    assert small["perplexity"] != large["perplexity"]
+    updated = study.sparse("moreau", "2:4", sample=0, rho=1e-3, max_steps=3, update="exact")
+    assert updated["rows"][0]["error"] < small["rows"][0]["error"]
+    with pytest.raises(StudyError, match="unknown setting"):
+        study.sparse("taylor", 0.5, sample=0, rho=1.0)

@@ -10,6 +10,7 @@ from models import bits, same_bits, tiny_llama, tiny_tokens
 from mpstudy import unstructured
 from mpstudy.errors import StudyError
 from mpstudy.families import FAMILIES
+from mpstudy.study import Study
 from mpstudy.unstructured import admm, methods
 from mpstudy.unstructured.sequential import prune_layers
 from mpstudy.unstructured.target import Target, kept
@@ -230,6 +231,17 @@ def test_a_mask_by_scores():
     assert torch.equal(model.get_parameter(name) != 0, kept(scores[name], Target(0.5)))
 
 
+@pytest.mark.parametrize("update", ["admm", "exact"])
+def test_an_update_keeps_the_mask_and_lowers_the_error(update):
+    plain, updated = tiny_llama(), tiny_llama()
+    before = prune_layers(plain, [tiny_tokens()], "0", "wanda", Target(0.5))
+    after = prune_layers(updated, [tiny_tokens()], "0", "wanda", Target(0.5), update=update)
+    assert all(row["error"] < old["error"] for row, old in zip(after, before))
+    for row in after:
+        one, two = (model.get_submodule(row["linear"]).weight for model in (plain, updated))
+        assert torch.equal(one == 0, two == 0)
+
+
 def test_a_stopped_pruning_goes_on_and_ends_the_same(tmp_path):
     whole, stopped, resumed = tiny_llama(layers=3), tiny_llama(layers=3), tiny_llama(layers=3)
     rows = prune_layers(whole, [tiny_tokens()], "0-2", "sparsegpt", Target(0.5))
@@ -258,3 +270,14 @@ def test_bad_input_is_refused_before_anything_changes():
     with pytest.raises(StudyError, match="'masked' needs an importance"):
         prune_layers(model, [tiny_tokens()], "0-1", "masked", Target(0.5))
     assert same_bits(model, before)
+
+
+@pytest.mark.slow
+def test_on_the_real_model_better_updates_have_smaller_errors():
+    study = Study("smollm2-135m-instruct", "12", "sotu-early", 16, 128, ["wiki"], 128, 1)
+    batches, methods = study.batches(0), ("wanda", "sparsegpt", "admm-gradual")
+    wanda, sparsegpt, gradual = (
+        prune_layers(copy.deepcopy(study.model), batches, "12", method, Target(0.6)) for method in methods
+    )
+    for one, two, three in zip(wanda, sparsegpt, gradual, strict=True):
+        assert three["error"] <= two["error"] <= one["error"], one["linear"]
