@@ -37,9 +37,7 @@ def main() -> None:
     weight, gram = _problem()
     works = {name: (lambda m=method: m(weight, gram, TARGET)) for name, method in METHODS.items() if name != "masked"}
     keep = METHODS["wanda"](weight, gram, TARGET) != 0
-    works |= {
-        f"wanda + {name}": (lambda u=update: u(weight, gram, keep)) for name, update in UPDATES.items() if update
-    }
+    works |= {f"wanda + {name}": (lambda u=update: u(weight, gram, keep)) for name, update in UPDATES.items() if update}
     seconds = {name: [] for name in works}
     for _ in range(ROUNDS):
         for name, work in works.items():

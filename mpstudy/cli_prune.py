@@ -94,10 +94,10 @@ def prune(options) -> None:
 
 def sparsify(options) -> None:
     from . import checkpoint, checks, models
+    from .units import prunable_units
     from .unstructured.importance import ELEMENTWISE, element_scores
     from .unstructured.sequential import check_method, prune_layers
     from .unstructured.target import Target
-    from .units import prunable_units
 
     target = Target.parse(options.sparsity)
     by_scores = options.method in ELEMENTWISE

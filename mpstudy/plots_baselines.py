@@ -33,7 +33,9 @@ def over_sparsity(frame: pd.DataFrame, dense: dict[str, float], note: str):
             part = frame[(frame["corpus"] == corpus) & (frame["method"] == method)]
             _points(axis, targets, offset, summarise(part, ["sparsity"], "perplexity"), method)
         axis.axhline(dense[corpus], color="0.3", linestyle=":", linewidth=1)
-        axis.annotate("dense", (0.99, dense[corpus]), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=6.5)
+        axis.annotate(
+            "dense", (0.99, dense[corpus]), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=6.5
+        )
         axis.set(yscale="log", xlabel="zeros in the pruned layers", title=CORPORA.get(corpus, corpus))
         axis.set_xticks(range(len(targets)), [text if ":" in text else f"{float(text):.0%}" for text in targets])
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))

@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
 from . import tensorfile, training
 from .digests import tokens_digest, weights_digest
+from .dropout import Dropout
 from .errors import StudyError
 from .families import linear_layers
 from .instructions import encode
@@ -126,4 +127,8 @@ def with_lora(model, recipe: Recipe):
     sizes = {"r": recipe.r, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
     with warnings.catch_warnings():  # PEFT asks transformers by a name that is going away
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(model, LoraConfig(target_modules=linear_layers(model), task_type="CAUSAL_LM", **sizes))
+        lora = get_peft_model(model, LoraConfig(target_modules=linear_layers(model), task_type="CAUSAL_LM", **sizes))
+    for name, module in list(lora.named_modules()) if recipe.dropout else []:
+        if name.endswith(".lora_dropout"):
+            module["default"] = Dropout(recipe.dropout)
+    return lora

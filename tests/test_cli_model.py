@@ -17,7 +17,21 @@ from safetensors.torch import load_file, save_file
 from tiny import ROWS, byte_tokenizer, pruned_model, tiny_folder, tiny_model, tokens
 from transformers import GPT2Config
 
-from mpstudy import __main__, checkpoint, cli_inputs, cli_model, cli_prune, data, evaluate, hub, models, pruners, recover, surgery, units
+from mpstudy import (
+    __main__,
+    checkpoint,
+    cli_inputs,
+    cli_model,
+    cli_prune,
+    data,
+    evaluate,
+    hub,
+    models,
+    pruners,
+    recover,
+    surgery,
+    units,
+)
 from mpstudy.errors import StudyError
 from mpstudy.paths import ROOT
 from mpstudy.recipe import Recipe

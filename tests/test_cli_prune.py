@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 
 import mpstudy
 from mpstudy import __main__, cli_prune, models
-from mpstudy.unstructured import importance
 from mpstudy.units import prunable_units
+from mpstudy.unstructured import importance
 
 SPARSIFY = "sparsify model --tokens batch.npy --layers 1-2 --method wanda --sparsity 0.5 --out sparse"
 

@@ -30,7 +30,9 @@ def problem(rows=12, columns=16, samples=200, seed=0):
 # --- Masks -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text, expected", [(0.6, Target(0.6)), ("0.6", Target(0.6)), (0, Target(0.0)), ("2:4", Target(0.5, 2, 4))])
+@pytest.mark.parametrize(
+    "text, expected", [(0.6, Target(0.6)), ("0.6", Target(0.6)), (0, Target(0.0)), ("2:4", Target(0.5, 2, 4))]
+)
 def test_a_target_is_a_share_or_a_pattern(text, expected):
     assert Target.parse(text) == expected
 

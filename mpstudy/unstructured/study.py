@@ -30,7 +30,9 @@ def sparse(study, method: str, target: str | float, sample: int, update: str, se
     def compute():
         pruned = copy.deepcopy(study.model)
         begin = time.perf_counter()
-        rows, peak = peak_of(lambda: _prune(study, pruned, batches, method, wanted, update, settings, state), pruned.device)
+        rows, peak = peak_of(
+            lambda: _prune(study, pruned, batches, method, wanted, update, settings, state), pruned.device
+        )
         seconds = time.perf_counter() - begin
         perplexity = study.perplexity(pruned)
         shutil.rmtree(state, ignore_errors=True)
