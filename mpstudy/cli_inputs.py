@@ -16,7 +16,7 @@ def add_command(commands, name: str, brief: str, manual: str) -> argparse.Argume
 
 
 def add_calibration(parser, source) -> None:
-    """Options of the calibration text; ``source`` is a group in which ``--tokens`` and ``--corpus`` exclude each other."""
+    """Options of the calibration text; of ``source``, a group, ``--tokens`` and ``--corpus`` exclude each other."""
     source.add_argument("--tokens", type=Path, metavar="FILE.npy")
     source.add_argument("--corpus", default="sotu-early")
     parser.add_argument("--samples", type=int, default=10)

@@ -8,9 +8,10 @@ from mpstudy.families import FAMILIES
 
 SIZES = {
     "vocab_size": BYTES, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "initializer_range": 0.15,
+    "head_dim": 8, "max_position_embeddings": 512, "initializer_range": 0.15,
     "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
 }  # fmt: skip
+UNGROUPED = ("gpt_neox", "opt")
 OWN = {
     "qwen2": {"use_sliding_window": False},
     "gemma2": {"sliding_window": 64, "query_pre_attn_scalar": 8},
@@ -23,7 +24,8 @@ OWN = {
 def tiny_family(kind: str, seed: int = 0):
     """Two layers, four heads (two KV heads where the family has them), biases that are not zero."""
     assert kind in FAMILIES
-    config = AutoConfig.for_model(kind, **SIZES | OWN.get(kind, {}))
+    grouped = {} if kind in UNGROUPED else {"num_key_value_heads": 2}
+    config = AutoConfig.for_model(kind, **SIZES | grouped | OWN.get(kind, {}))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config).float().eval()

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from families import tiny_family
+from families import UNGROUPED, tiny_family
 from models import FEW
 from tiny import ROWS, byte_tokenizer, tokens
 
 from mpstudy import checkpoint, families, pruners, recover, surgery
 from mpstudy.errors import StudyError
-from mpstudy.plan import make_plan
+from mpstudy.plan import Plan
 from mpstudy.recipe import Recipe
 from mpstudy.units import prunable_units
 
@@ -24,9 +24,10 @@ def logits(model, batch):
 
 
 def uneven_plan(model):
-    """Units removed at random across layers, so that the layers differ in size."""
-    found = prunable_units(model, "0-1")
-    return make_plan(pruners.score("random", model, [], found, seed=3), found, 0.5, "global")
+    """Different numbers of units from the two layers; the second keeps all its heads."""
+    counts = prunable_units(model, "0-1").counts
+    removed = {"layers.0.attention": [0], "layers.0.mlp": range(0, 24, 2), "layers.1.mlp": [3, 4, 23]}
+    return Plan({key: torch.tensor(list(removed.get(key, [])), dtype=torch.int64) for key in counts}, counts)
 
 
 @pytest.fixture(params=KINDS)
@@ -40,8 +41,7 @@ def pruned(model):
 
 
 def test_units_are_counted_by_hand(model):
-    grouped = hasattr(model.config, "num_key_value_heads")
-    heads = 2 if grouped else 4
+    heads = 4 if model.config.model_type in UNGROUPED else 2
     assert prunable_units(model, "0-1").counts == {
         "layers.0.attention": heads, "layers.0.mlp": 24, "layers.1.attention": heads, "layers.1.mlp": 24,
     }  # fmt: skip

@@ -48,8 +48,8 @@ def prune_layers(
 
     Returns
     -------
-    A row for each linear layer: ``layer``, ``linear``, ``weights`` (their number), ``zeros`` (share), ``error`` (relative squared reconstruction
-    error on the calibration samples), ``seconds``.
+    A row for each linear layer: ``layer``, ``linear``, ``weights`` (their number), ``zeros`` (share), ``error``
+    (relative squared reconstruction error on the calibration samples), ``seconds``.
 
     Raises
     ------
