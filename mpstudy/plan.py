@@ -81,7 +81,8 @@ def make_plan(
 ) -> Plan:
     """Remove the lowest-scoring units.
 
-    ``multiple``: with local scope, the number of MLP channels that stay in a layer is rounded up to a multiple of it.
+    ``multiple``: with local scope, the number of MLP channels that stay in a layer, or of hidden dimensions, is rounded
+    up to a multiple of it.
     ``before``: what is removed already, when ``units`` and ``scores`` are those of a model that it has made smaller.
     ``ratio`` and the plan that is returned are of the model before both.
 
@@ -111,8 +112,11 @@ def make_plan(
 
 
 def _local(scores, units, ratio, before, multiple):
-    rounding = {"attention": 1, "mlp": multiple}
-    return {u.key: _lowest(scores.values[u.key], _missing([u], ratio, before, rounding[u.kind])) for u in units}
+    rounding = {"attention": 1}
+    return {
+        u.key: _lowest(scores.values[u.key], _missing([u], ratio, before, rounding.get(u.kind, multiple)))
+        for u in units
+    }
 
 
 def _missing(sets, ratio, before, multiple=1) -> int:

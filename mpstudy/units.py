@@ -121,10 +121,13 @@ def _slices(module: nn.Module, place: str, part: Part):
 def hidden_set(model: nn.Module) -> UnitSet:
     """The hidden dimensions: LLM-Pruner's channel mode. A unit is a column of the embeddings (of tied ones once), of
     the output head and of every layer that reads the residual stream, a row of those that write to it, and an element
-    of every norm. Raises :class:`StudyError` for a model with layer norms, which depend on the mean over all.
+    of every norm. Raises :class:`StudyError` for a model whose function depends on their number or on their mean.
     """
+    refused = f"hidden dimensions of {model.config.model_type} cannot be pruned: its"
     if any(isinstance(module, nn.LayerNorm) for module in model.modules()):
-        raise StudyError(f"hidden dimensions of {model.config.model_type} cannot be pruned: its norms take their mean")
+        raise StudyError(f"{refused} norms take their mean")
+    if hasattr(model.get_input_embeddings(), "embed_scale"):
+        raise StudyError(f"{refused} embeddings are scaled by their number")
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     parts = [part for layer in range(len(blocks(model))) for units in unit_sets(model, layer) for part in units.slices]
     readers, writers = ({part.name.rpartition(".")[0] for part in parts if part.dim == dim} for dim in (0, 1))

@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM
 batch = torch.load(sys.argv[1] + "/batch.pt")
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1] + "/model").eval()
-assert not any("mpstudy" in name for name in sys.modules)
+assert "mpstudy" not in sys.modules
 with torch.no_grad():
     torch.save(model(input_ids=batch).logits, sys.argv[1] + "/logits.pt")
 """

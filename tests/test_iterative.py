@@ -22,8 +22,8 @@ def by(name):
 def test_one_step_is_the_plain_plan(scope):
     model = tiny_llama()
     units = prunable_units(model, "0-1")
-    plan = plan_in_steps(model, by("taylor"), "0-1", 0.5, 1, scope)
-    expected = make_plan(by("taylor")(model, units), units, 0.5, scope)
+    plan = plan_in_steps(model, by("taylor"), "0-1", 0.25, 1, scope)
+    expected = make_plan(by("taylor")(model, units), units, 0.25, scope)
     assert plan.to_json() == expected.to_json()
 
 
@@ -31,9 +31,9 @@ def test_one_step_is_the_plain_plan(scope):
 def test_two_steps_remove_from_what_the_first_left(scope):
     model = tiny_llama()
     before = bits(model)
-    plan = plan_in_steps(model, by("taylor"), "0-1", 0.5, 2, scope)
+    plan = plan_in_steps(model, by("taylor"), "0-1", 0.25, 2, scope)
     assert same_bits(model, before)
-    first = plan_in_steps(model, by("taylor"), "0-1", 0.25, 1, scope)
+    first = plan_in_steps(model, by("taylor"), "0-1", 0.125, 1, scope)
     half = remove_units(copy.deepcopy(model), first)
     units = prunable_units(half, "0-1")
     scores = by("taylor")(half, units)

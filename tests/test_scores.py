@@ -43,7 +43,7 @@ def test_file_of_another_kind(tmp_path):
 
 def test_first_order_score_is_the_sum_of_absolute_products():
     model = tiny_llama(kv_heads=2)
-    units = prunable_units(model, "0", kinds=("mlp",))
+    units = prunable_units(model, "mlp 0")
     weights = units.parameters(model)
     gradients = {name: torch.linspace(-1, 2, weight.numel()).view(weight.shape) for name, weight in weights.items()}
     gate, up, down = ((weights[name] * gradients[name]).detach().abs() for name in units.names)

@@ -203,6 +203,7 @@ def test_every_family_is_pruned_layer_by_layer(kind):
     dense = copy.deepcopy(model)
     rows = prune_layers(model, [tiny_tokens()], "0-1", "wanda", Target(0.5))
     assert {row["layer"] for row in rows} == {0, 1} and all(row["zeros"] >= 0.5 - 1 / 24 for row in rows)
+    assert all(1e-3 < row["error"] < 1 for row in rows)
     assert not torch.allclose(logits(model), logits(dense))
 
 

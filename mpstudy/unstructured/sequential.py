@@ -86,7 +86,7 @@ def check_method(method: str, update: str) -> None:
 
 
 def _prune(linear: nn.Linear, gram, method: str, update: str, target: Target, score) -> dict:
-    begin, dense = time.perf_counter(), linear.weight.detach().float()
+    begin, dense = time.perf_counter(), linear.weight.detach().float().clone()
     weight = METHODS[method](dense, gram, target, None if score is None else score.to(dense.device))
     if update != "none":
         weight = UPDATES[update](dense, gram, weight != 0)
