@@ -5,7 +5,6 @@ checks need (models' configs, corpora) is imported only for the parameters that 
 """
 
 import math
-import sys
 
 from .errors import StudyError, check_choice
 
@@ -131,7 +130,7 @@ def _layers(value) -> None:
     from .units import HIDDEN, ranges
 
     if value != HIDDEN:
-        ranges(value, sys.maxsize)  # how many layers there are is the model's
+        ranges(value, None)
 
 
 def _sparsity(value) -> None:

@@ -141,23 +141,23 @@ def hidden_set(model: nn.Module) -> UnitSet:
     return UnitSet(None, HIDDEN, embedding.shape[1], tuple(found))
 
 
-def parse_layers(text: str, n_layers: int) -> range:
-    """``"4-25"`` (inclusive) or ``"7"`` to a range of layer indices, checked against the model's depth."""
+def parse_layers(text: str, n_layers: int | None) -> range:
+    """``"4-25"`` (inclusive) or ``"7"`` to a range of layer indices, checked against the depth if it is known."""
     found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", str(text))
     if not found:
         raise StudyError(f"layers {text!r} are not of the form '4-25' or '7'")
     first, last = found.groups()
     chosen = range(int(first), int(last or first) + 1)
-    if not chosen or chosen[-1] >= n_layers:
+    if n_layers is not None and (not chosen or chosen[-1] >= n_layers):
         raise StudyError(f"layers {text!r} are not inside this model's layers 0-{n_layers - 1}")
     return chosen
 
 
-def ranges(text: str, n_layers: int) -> dict[str, range]:
+def ranges(text: str, n_layers: int | None) -> dict[str, range]:
     """``"4-25"`` for both kinds of units, or a range for each, such as ``"attention 4-25, mlp 2-28"``; a kind that is
     not named there has none. Checked as by :func:`parse_layers`.
     """
-    if not re.match("[a-z]", str(text)):
+    if not re.match("[a-z]+ ", str(text)):
         return dict.fromkeys(KINDS, parse_layers(text, n_layers))
     found = {}
     for part in text.split(","):

@@ -144,15 +144,6 @@ def test_a_learning_rate_that_diverges_is_named_with_the_step(tokenizer, changes
         train(tiny_model(), tokenizer, lr=1e30, warmup_steps=0, **changes)
 
 
-def test_a_model_without_the_projections_is_an_error(tokenizer):
-    model = tiny_model()
-    for layer in model.model.layers:
-        layer.mlp.gate = layer.mlp.gate_proj
-        del layer.mlp.gate_proj
-    with pytest.raises(StudyError, match="needs a module gate_proj"):
-        recover.with_lora(model, QUICK)
-
-
 @pytest.mark.slow
 def test_real_instructions_train_a_tiny_model():
     from mpstudy import data, models
