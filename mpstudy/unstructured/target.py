@@ -54,5 +54,10 @@ def kept(importance: torch.Tensor, target: Target, per: str = "row") -> torch.Te
 
 
 def _without_lowest(values: torch.Tensor, count: int) -> torch.Tensor:
-    lowest = torch.argsort(values, dim=-1, stable=True)[..., :count]
-    return torch.ones_like(values, dtype=torch.bool).scatter_(-1, lowest, False)
+    """The mask without the ``count`` lowest of the last dimension. By selection, which takes a fraction of a sort."""
+    if count == 0:
+        return torch.ones_like(values, dtype=torch.bool)
+    threshold = values.kthvalue(count, dim=-1, keepdim=True).values
+    below, equal = values < threshold, values == threshold
+    more = count - below.sum(dim=-1, keepdim=True)
+    return ~(below | equal & (equal.cumsum(dim=-1) <= more))
