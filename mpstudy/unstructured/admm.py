@@ -52,7 +52,8 @@ def solve(
     scaled.diagonal().add_(DAMP * scaled.diagonal().mean())
     w = weight * norms
     right = w @ scaled
-    factor = torch.linalg.cholesky(scaled + RHO * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    penalised = scaled + RHO * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(penalised))  # well conditioned, by the penalty
     u = torch.zeros_like(w)
     if keep is None and not gradual:
         keep = kept(w.abs(), target)
@@ -61,6 +62,6 @@ def solve(
             keep = kept((w + u).abs(), target.at(target.sparsity * (1 - (1 - t / gradual) ** 3)))
         z = (w + u) * keep
         u += w - z
-        w = torch.cholesky_solve((right + RHO * (z - u)).t(), factor).t()
+        w = (right + RHO * (z - u)) @ inverse
         log((w + u) * keep / norms)
     return (w + u) * keep / norms

@@ -1,8 +1,11 @@
 """Unstructured pruning inside a study: pruned, measured, cached and resumable."""
 
 import copy
+import json
 import shutil
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -16,35 +19,57 @@ from .target import Target
 def sparse(study, method: str, target: str | float, sample: int, update: str, settings: dict) -> dict:
     """See :meth:`mpstudy.study.Study.sparse`."""
     batches, wanted = study.batches(sample), Target.parse(target)
-    key = {
+    calibrated = {
         "model": digests.weights_digest(study.model),
         "tokens": digests.tokens_digest(batches),
-        "texts": [digests.tokens_digest(windows) for windows in study.texts.values()],
         "layers": study.layers,
-        "method": [method, update, str(wanted), settings],
+        "method": [method, settings],
         "arithmetic": arithmetic.name_of(study.model),
         "threads": torch.get_num_threads(),
     }
-    state = cache.path_of("sparse", key, __name__, ".state")
+    texts = [digests.tokens_digest(windows) for windows in study.texts.values()]
+    key = calibrated | {"update": update, "target": str(wanted), "texts": texts}
+    options = {"update": update, "state": cache.path_of("sparse", key, __name__, ".state")}
 
     def compute():
-        pruned = copy.deepcopy(study.model)
-        begin = time.perf_counter()
-        rows, peak = peak_of(
-            lambda: _prune(study, pruned, batches, method, wanted, update, settings, state), pruned.device
-        )
-        seconds = time.perf_counter() - begin
+        pruned, scores = copy.deepcopy(study.model), None
+        if method in ELEMENTWISE:
+            score = lambda: element_scores(method, study.model, batches, study.units, **settings)  # noqa: E731
+            scores = _once(json.dumps(calibrated), score, pruned.device)
+            options["importance"] = scores.values.__getitem__
+        kind = "masked" if scores else method
+        done = _timed(lambda: prune_layers(pruned, batches, study.layers, kind, wanted, **options), pruned.device)
+        seconds, peak = done.seconds, done.peak
+        if scores:
+            seconds += scores.seconds
+            peak = peak and max(scores.peak, peak + sum(values.nbytes for values in scores.values.values()))
         perplexity = study.perplexity(pruned)
-        shutil.rmtree(state, ignore_errors=True)
-        return {"perplexity": perplexity, "rows": rows, "peak_bytes": peak, "prune_seconds": seconds}
+        shutil.rmtree(options["state"], ignore_errors=True)
+        return {"perplexity": perplexity, "rows": done.values, "peak_bytes": peak, "prune_seconds": seconds}
 
     return cache.cached_json("sparse", key, __name__, compute)
 
 
-def _prune(study, model, batches, method, target, update, settings, state) -> list[dict]:
-    importance = None
-    if method in ELEMENTWISE:
-        importance = element_scores(method, model, batches, study.units, **settings).__getitem__
-    method = "masked" if importance else method
-    options = {"importance": importance, "update": update, "state": state}
-    return prune_layers(model, batches, study.layers, method, target, **options)
+@dataclass(frozen=True)
+class _Timed:
+    """What a piece of work gave, its seconds, and the bytes that it held at most."""
+
+    values: object
+    seconds: float
+    peak: int | None
+
+
+def _timed(work: Callable, device) -> _Timed:
+    begin = time.perf_counter()
+    values, peak = peak_of(work, device)
+    return _Timed(values, time.perf_counter() - begin, peak)
+
+
+_LAST: dict[str, _Timed] = {}  # as large as the pruned layers, so one alone: enough for a sample's sparsities in turn
+
+
+def _once(key: str, score: Callable, device) -> _Timed:
+    if key not in _LAST:
+        _LAST.clear()
+        _LAST[key] = _timed(score, device)
+    return _LAST[key]
