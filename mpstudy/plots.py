@@ -20,6 +20,7 @@ from .stats import summarise
 COLUMN, FULL = 3.5, 7.1  # inches: one and two columns of a paper
 PRUNERS = ("random", "l1", "l2", "taylor", "taylor2", "taylor-mix", "taylor-vector", "smoothgrad")
 PRUNERS += ("moreau", "moreau-gs", "moreau-release")
+RELATIVES = ("taylor2", "taylor-mix", "taylor-vector", "smoothgrad", "moreau", "moreau-gs")  # compared with taylor
 _COLOURS = dict(zip(PRUNERS, np.array(sns.color_palette("colorblind"))[[7, 9, 5, 0, 9, 6, 8, 2, 3, 1, 4]].tolist()))
 _MARKERS = dict(zip(PRUNERS, "xv^o<>pDsPX"))
 CORPORA = {"sotu-late": "addresses since 1946", "wiki": "Wikipedia", "novel": "novel"}
@@ -49,7 +50,7 @@ def stamp(figure, text: str) -> None:
 def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
     """Perplexity over the pruning ratio, a column a corpus; ``dense`` maps a corpus to its dense value.
 
-    Top: all pruners, log scale. Bottom: the smoothed pruners' change against Taylor's perplexity, paired by seed.
+    Top: all pruners, log scale. Bottom: the change of those near Taylor against its perplexity, paired by seed.
     """
     corpora = list(dict.fromkeys(frame["corpus"]))
     gaps = _against_taylor(frame)
@@ -79,12 +80,10 @@ def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
 
 
 def _against_taylor(frame: pd.DataFrame) -> pd.DataFrame:
-    """``change_percent`` of SmoothGrad's and Moreau's perplexity against Taylor's at the same seed."""
+    """``change_percent`` of perplexity against Taylor's at the same seed, for Taylor's and Moreau's relatives."""
     pairs = ["seed", "ratio", "corpus"]
     taylor = frame.loc[frame["pruner"] == "taylor", [*pairs, "perplexity"]]
-    both = frame[frame["pruner"].isin(("smoothgrad", "moreau", "moreau-gs"))].merge(
-        taylor, on=pairs, suffixes=("", "_taylor")
-    )
+    both = frame[frame["pruner"].isin(RELATIVES)].merge(taylor, on=pairs, suffixes=("", "_taylor"))
     return both.assign(change_percent=100 * (both["perplexity"] / both["perplexity_taylor"] - 1))
 
 

@@ -15,7 +15,7 @@ NAN, INF = math.nan, math.inf
 
 
 COUNTS = ("samples", "length", "window", "windows", "task_items", "new_tokens", "validation_rows", "repeats")
-COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget", "pruning_steps")
+COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget", "pruning_steps", "sparse_samples", "sparse_length")
 LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "common_changes")
 LISTS += ("row_counts", "compared", "rivals", "compared_changes", "crossed", "corpora", "tasks")
 LISTS += ("methods", "sparsities")
@@ -40,7 +40,7 @@ def parameters(model: str) -> dict:
         "corpora": ["sotu-late", "wiki"], "window": 128, "windows": 12, "ratio": 0.2, "ratios": [0.1, 0.2, 0.4],
         "pruner": "taylor", "pruners": list(PRUNERS), "changes": [*PERTURBATIONS, "tuned"], "compared": ["moreau"],
         "rivals": ["l2"], "methods": ["wanda", "moreau"], "updated": [], "sparsities": [0.5, "2:4"], "shown": 0.6,
-        "pruning_steps": 2,
+        "pruning_steps": 2, "sparse_samples": 16, "sparse_length": 128,
         "compared_changes": ["sample", "length-32"], "common_changes": ["corpus-wiki"], "crossed": [0, 1],
         "tuning_rows": 8, "budget": 4, "rho": 0.05,
         "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
