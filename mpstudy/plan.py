@@ -105,8 +105,7 @@ def make_plan(
     removed = {key: _with(before, key, indices) for key, indices in lowest.items()}
     for key, indices in removed.items():
         if len(indices) == before.counts[key]:
-            kind = "heads" if key.endswith("attention") else "MLP channels"
-            raise StudyError(f"ratio {ratio} with {scope} scope removes all {kind} of {key}; use a smaller ratio")
+            raise StudyError(f"ratio {ratio} with {scope} scope removes all units of {key}; use a smaller ratio")
     meta = {"ratio": ratio, "scope": scope, "pruner": scores.meta.get("pruner", "unknown")}
     return Plan(removed, dict(before.counts), meta)
 

@@ -60,10 +60,7 @@ def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
     )
     for column, corpus in zip(axes.T, corpora):
         _over_ratio(column[0], frame[frame["corpus"] == corpus], "perplexity")
-        column[0].axhline(dense[corpus], color="0.3", linestyle=":", linewidth=1)
-        column[0].annotate(
-            "dense", (0.99, dense[corpus]), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=6.5
-        )
+        mark_dense(column[0], dense[corpus])
         column[0].set_yscale("log")
         column[0].minorticks_off()
         _plain_log_ticks(column[0])
@@ -77,6 +74,13 @@ def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
     axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
     stamp(figure, note)
     return figure
+
+
+def mark_dense(axis, value: float) -> None:
+    """A dotted line at the value of the dense model, named at its right end."""
+    axis.axhline(value, color="0.3", linestyle=":", linewidth=1)
+    place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 1), "textcoords": "offset points"}
+    axis.annotate("dense", (0.99, value), ha="right", va="bottom", fontsize=6.5, **place)
 
 
 def _against_taylor(frame: pd.DataFrame) -> pd.DataFrame:

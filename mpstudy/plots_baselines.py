@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from .plots import CORPORA, FULL, dodge, stamp
+from .plots import CORPORA, FULL, dodge, mark_dense, stamp
 from .stats import summarise
 
 _PALETTE = sns.color_palette("colorblind")
@@ -19,6 +19,7 @@ METHODS = {  # colour, marker; "+ update" takes the method's colour, white insid
     "taylor": (0, "o"),
     "moreau": (3, "s"),
 }
+SMALL = {"markersize": 3}
 
 
 def over_sparsity(frame: pd.DataFrame, dense: dict[str, float], note: str):
@@ -32,10 +33,7 @@ def over_sparsity(frame: pd.DataFrame, dense: dict[str, float], note: str):
         for offset, method in zip(dodge(len(methods), 0.07), methods):
             part = frame[(frame["corpus"] == corpus) & (frame["method"] == method)]
             _points(axis, targets, offset, summarise(part, ["sparsity"], "perplexity"), method)
-        axis.axhline(dense[corpus], color="0.3", linestyle=":", linewidth=1)
-        axis.annotate(
-            "dense", (0.99, dense[corpus]), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=6.5
-        )
+        mark_dense(axis, dense[corpus])
         axis.set(yscale="log", xlabel="zeros in the pruned layers", title=CORPORA.get(corpus, corpus))
         axis.set_xticks(range(len(targets)), [text if ":" in text else f"{float(text):.0%}" for text in targets])
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -62,15 +60,20 @@ def error_by_layer(frame: pd.DataFrame, note: str):
     frame = frame.assign(kind=frame["linear"].str.rpartition(".")[2])
     kinds, methods = (list(dict.fromkeys(frame[name])) for name in ("kind", "method"))
     columns = -(-len(kinds) // 2)
-    shape = {"sharex": True, "sharey": True, "layout": "constrained", "squeeze": False}
+    shape = {"sharex": True, "layout": "constrained", "squeeze": False}
     figure, axes = plt.subplots(2, columns, figsize=(FULL, 3.6), **shape)
+    apart = max(1, len(methods) // 2)  # markers of lines that lie on each other stand side by side
     for axis, kind in zip(axes.flat, kinds):
-        for method in methods:
+        for index, method in enumerate(methods):
             part = frame[(frame["kind"] == kind) & (frame["method"] == method)]
             means = part.groupby("layer")["error"].mean()
-            axis.plot(means.index, means, linewidth=1, **look(method) | {"markersize": 2.5})
+            axis.plot(means.index, means, linewidth=1, markevery=(index % apart, apart), **look(method) | SMALL)
         axis.set(yscale="log", title=kind)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     for axis in axes.flat[len(kinds) :]:
         axis.set_axis_off()
     figure.supxlabel("layer", fontsize=8)

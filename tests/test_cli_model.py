@@ -385,7 +385,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
             (PRUNE.replace("0.25", ratio), r"the pruning ratio must be in \[0, 1\), not")
             for ratio in ("1.5", "1", "nan", "inf")
         ],
-        (PRUNE.replace("0.25", "0.99"), "ratio 0.99 with local scope removes all heads of layers.1.attention"),
+        (PRUNE.replace("0.25", "0.99"), "ratio 0.99 with local scope removes all units of layers.1.attention"),
         (PRUNE.replace("mute", "broken"), "truncated or changed"),
         (PRUNE.replace("mute", "gpt2"), "cannot load the ModelForCausalLM|no adapter for model family"),
         (PRUNE.replace("taylor", "foreign"), "foreign.safetensors is not a file of scores written by mpstudy"),

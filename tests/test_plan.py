@@ -105,9 +105,9 @@ def test_unknown_scope(units):
 @pytest.mark.parametrize(
     "ratio, scope, values, message",
     [
-        (0.99, "local", {}, "ratio 0.99 with local scope removes all heads of layers.0.attention"),
-        (0.5, "global", {"l1_attention": [0.1] * 4}, "with global scope removes all heads of layers.1.attention"),
-        (0.5, "global", {"l0_mlp": [0.1] * 10}, "with global scope removes all MLP channels of layers.0.mlp"),
+        (0.99, "local", {}, "ratio 0.99 with local scope removes all units of layers.0.attention"),
+        (0.5, "global", {"l1_attention": [0.1] * 4}, "with global scope removes all units of layers.1.attention"),
+        (0.5, "global", {"l0_mlp": [0.1] * 10}, "with global scope removes all units of layers.0.mlp"),
     ],
 )
 def test_ratio_that_leaves_nothing_of_a_layer(units, ratio, scope, values, message):
