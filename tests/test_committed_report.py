@@ -29,7 +29,7 @@ def test_results_come_from_a_clean_tree_on_a_cpu():
 
 def test_bounds_of_the_profile_hold():
     minutes = {name: result["provenance"]["wall_seconds"] / 60 for name, result in RESULTS.items()}
-    assert sum(minutes.values()) <= 120
+    assert sum(minutes.values()) <= 150
     assert minutes["10_perturbation_instability"] + minutes["12_does_it_matter"] <= 60
     assert all(result["provenance"]["peak_memory_gb"] < 6 for result in RESULTS.values())
     assert all(len(result["seeds"]) >= 3 for result in RESULTS.values() if result["seeds"])
