@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from . import bench, data, instructions, models, recover, training
@@ -68,17 +69,27 @@ def measure(name: str) -> float:
     rows = data.load_instructions("alpaca-demo")[::EVERY][: RECIPE.batch_size]
     examples = instructions.encode(models.load_tokenizer(MODEL), rows, RECIPE.cutoff)
     torch.manual_seed(0)
-    lora = recover.with_lora(models.load_model(MODEL), RECIPE)
-    METHODS[name](lora, examples[:WARM_UP])
+    with_lora, train = METHODS[name]
+    lora = with_lora(models.load_model(MODEL))
+    train(lora, examples[:WARM_UP])
     begin = time.perf_counter()
-    METHODS[name](lora, examples)
+    train(lora, examples)
     return sum(len(ids) for ids, _ in examples) / (time.perf_counter() - begin)
+
+
+def _own_lora(model):
+    return recover.with_lora(model, RECIPE)
 
 
 def _own(lora, examples) -> None:
     loop = training.Loop(lora, RECIPE, 100, seed=0)
     for step, chosen in enumerate(loop.order(len(examples)), start=1):
         loop.step(step, [examples[i] for i in chosen])
+
+
+def _plain_lora(model):
+    sizes = {"r": RECIPE.r, "lora_alpha": RECIPE.alpha, "lora_dropout": RECIPE.dropout}
+    return get_peft_model(model, LoraConfig(target_modules=list(recover.TARGETS), task_type="CAUSAL_LM", **sizes))
 
 
 def _trainer(lora, examples) -> None:
@@ -101,7 +112,7 @@ def _trainer(lora, examples) -> None:
         Trainer(lora, arguments, train_dataset=rows, data_collator=collator).train()
 
 
-METHODS = {"Trainer, padded": _trainer, "mpstudy, packed": _own}
+METHODS = {"Trainer, padded": (_plain_lora, _trainer), "mpstudy, packed": (_own_lora, _own)}
 
 if __name__ == "__main__":
     print(json.dumps(measure(sys.argv[1])))
