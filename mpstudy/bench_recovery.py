@@ -89,6 +89,7 @@ def _own(lora, examples) -> None:
 
 
 def _plain_lora(model):
+    """By PEFT alone: :func:`mpstudy.recover.with_lora` has a faster dropout, which would flatter the baseline."""
     sizes = {"r": RECIPE.r, "lora_alpha": RECIPE.alpha, "lora_dropout": RECIPE.dropout}
     return get_peft_model(model, LoraConfig(target_modules=linear_layers(model), task_type="CAUSAL_LM", **sizes))
 
