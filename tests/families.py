@@ -21,11 +21,13 @@ OWN = {
 }
 
 
-def tiny_family(kind: str, seed: int = 0):
-    """Two layers, four heads (two KV heads where the family has them), biases that are not zero."""
+def tiny_family(kind: str, seed: int = 0, **changes):
+    """Two layers, four heads (two KV heads where the family has them), biases that are not zero; ``changes`` are those
+    of the config.
+    """
     assert kind in FAMILIES
     grouped = {} if kind in UNGROUPED else {"num_key_value_heads": 2}
-    config = AutoConfig.for_model(kind, **SIZES | grouped | OWN.get(kind, {}))
+    config = AutoConfig.for_model(kind, **SIZES | grouped | OWN.get(kind, {}) | changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config).float().eval()

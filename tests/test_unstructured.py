@@ -1,6 +1,7 @@
 """Unstructured pruning against brute force, dense algebra and exact least squares; then a whole model."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -207,9 +208,15 @@ def test_every_family_is_pruned_layer_by_layer(kind):
     assert not torch.allclose(logits(model), logits(dense))
 
 
-def test_later_layers_see_what_pruned_layers_put_out():
+def sliding_windows():
+    """The first layer sees three tokens, the second all."""
+    return tiny_family("gemma2", sliding_window=3)
+
+
+@pytest.mark.parametrize("make", [tiny_llama, sliding_windows])
+def test_later_layers_see_what_pruned_layers_put_out(make):
     """Pruning both layers is pruning the first, and then the second of that model."""
-    whole, steps = tiny_llama(), tiny_llama()
+    whole, steps = make(), make()
     prune_layers(whole, [tiny_tokens()], "0-1", "sparsegpt", Target(0.5))
     for layers in ("0", "1"):
         prune_layers(steps, [tiny_tokens()], layers, "sparsegpt", Target(0.5))
@@ -259,8 +266,19 @@ def test_a_stopped_pruning_goes_on_and_ends_the_same(tmp_path):
     again = prune_layers(resumed, [tiny_tokens()], "0-2", "sparsegpt", Target(0.5), log=seen.append, state=tmp_path)
     assert same_bits(resumed, bits(whole)) and seen == again
     assert [row | {"seconds": 0} for row in again] == [row | {"seconds": 0} for row in rows]
-    with pytest.raises(StudyError, match="is of another pruning"):
+    with pytest.raises(StudyError, match="is of another pruning .other method"):
         prune_layers(tiny_llama(layers=3), [tiny_tokens()], "0-2", "wanda", Target(0.5), state=tmp_path)
+
+
+def test_a_pruning_by_other_scores_does_not_go_on(tmp_path):
+    model = tiny_llama()
+    for power in (1, 2):
+        scores = {name: (weight.detach() - 0.01).abs() ** power for name, weight in model.named_parameters()}
+        with pytest.raises(StudyError, match="other importance") if power == 2 else nullcontext():
+            prune_layers(
+                copy.deepcopy(model), [tiny_tokens()], "0-1", "masked", Target(0.5),
+                importance=scores.__getitem__, state=tmp_path,
+            )  # fmt: skip
 
 
 def test_bad_input_is_refused_before_anything_changes():

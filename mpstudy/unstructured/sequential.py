@@ -5,7 +5,8 @@ Memory beside the model: the calibration samples at one layer, and the Gram matr
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
+from itertools import dropwhile
 from pathlib import Path
 
 import torch
@@ -62,20 +63,25 @@ def prune_layers(
     for layer in chosen:
         for name, linear in _linears(model, layer).items():
             target.check(linear.in_features, name)
-    store = _Store(state, model, batches, {"layers": layers, "method": method, "update": update, "target": str(target)})
-    waiting = [layer for layer in chosen if not store.load(layer, model, rows)]
+    settings = {"layers": layers, "method": method, "update": update, "target": str(target)}
+    if state and importance:
+        scores = (importance(f"{name}.weight") for layer in chosen for name in _linears(model, layer))
+        settings["importance"] = tokens_digest(values.float() for values in scores)
+    store = _Store(state, model, batches, settings)
+    waiting = list(dropwhile(lambda layer: store.load(layer, model, rows), chosen))
     for row in rows:
         log(row)
-    inputs = _inputs_of(model, waiting[0], batches) if waiting else []
+    inputs = _inputs_of(model, waiting, batches) if waiting else []
     for layer in waiting:
         linears, block, new = _linears(model, layer), blocks(model)[layer], []
-        for name, gram in _grams(linears, block, inputs).items():
+        run = partial(_run, block, layer)
+        for name, gram in _grams(linears, run, inputs).items():
             score = importance(f"{name}.weight") if importance else None
             new.append({"layer": layer, "linear": name} | _prune(linears[name], gram, method, update, target, score))
             log(new[-1])
         store.save(layer, linears, new)
         rows += new
-        inputs = [(_run(block, hidden, options), options) for hidden, options in inputs]
+        inputs = [(run(hidden, options), options) for hidden, options in inputs]
     return rows
 
 
@@ -106,7 +112,7 @@ def _linears(model: nn.Module, layer: int) -> dict[str, nn.Linear]:
     return {f"{place}.{name}": module for name, module in modules if isinstance(module, nn.Linear)}
 
 
-def _grams(linears: dict[str, nn.Linear], block: nn.Module, inputs) -> dict[str, torch.Tensor]:
+def _grams(linears: dict[str, nn.Linear], run: Callable, inputs) -> dict[str, torch.Tensor]:
     """``X^T X`` of the inputs of each linear layer over all batches, float32 (columns, columns)."""
     grams = {
         name: torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
@@ -123,37 +129,36 @@ def _grams(linears: dict[str, nn.Linear], block: nn.Module, inputs) -> dict[str,
     hooks = [linear.register_forward_pre_hook(adder(name)) for name, linear in linears.items()]
     try:
         for hidden, options in inputs:
-            _run(block, hidden, options)
+            run(hidden, options)
     finally:
         for hook in hooks:
             hook.remove()
     return grams
 
 
-class _Reached(Exception):
-    """Ends a forward pass at the block whose inputs are wanted."""
-
-
-def _inputs_of(model: nn.Module, layer: int, batches) -> list[tuple[torch.Tensor, dict]]:
-    """What a block is called with, batch by batch: hidden states (samples, tokens, hidden) and the other arguments."""
+def _inputs_of(model: nn.Module, layers: list[int], batches) -> list[tuple[torch.Tensor, dict[int, dict]]]:
+    """Batch by batch the hidden states (samples, tokens, hidden) at the first of ``layers``, and what else each of them
+    is called with: masks of sliding windows are not the same in every layer.
+    """
     found = []
 
-    def stop(module, arguments, options):
-        found.append((arguments[0], options))
-        raise _Reached
+    def note(layer, module, arguments, options):
+        if layer == layers[0]:
+            found.append((arguments[0], {}))
+        found[-1][1][layer] = options
 
-    hook = blocks(model)[layer].register_forward_pre_hook(stop, with_kwargs=True)
+    hooks = [blocks(model)[layer].register_forward_pre_hook(partial(note, layer), with_kwargs=True) for layer in layers]
     try:
         for batch in batches:
-            with suppress(_Reached):
-                model(input_ids=batch.to(model.device), use_cache=False)
+            model.base_model(input_ids=batch.to(model.device), use_cache=False)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return found
 
 
-def _run(block: nn.Module, hidden: torch.Tensor, options: dict) -> torch.Tensor:
-    output = block(hidden, **options)
+def _run(block: nn.Module, layer: int, hidden: torch.Tensor, options: dict[int, dict]) -> torch.Tensor:
+    output = block(hidden, **options[layer])
     return output[0] if isinstance(output, tuple) else output
 
 

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -34,7 +35,7 @@ def sparse(study, method: str, target: str | float, sample: int, update: str, se
     def compute():
         pruned, scores = copy.deepcopy(study.model), None
         if method in ELEMENTWISE:
-            score = lambda: element_scores(method, study.model, batches, study.units, **settings)  # noqa: E731
+            score = partial(element_scores, method, study.model, batches, study.units, **settings)
             scores = _once(json.dumps(calibrated), score, pruned.device)
             options["importance"] = scores.values.__getitem__
         kind = "masked" if scores else method
