@@ -1,11 +1,12 @@
 """Memory that this process holds: giving it back, and measuring the most of it."""
 
 import ctypes
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+_EARLIER = {"cpu": 0, "cuda": 0}  # the most bytes held until a peak was last forgotten
 
 
 def trim() -> None:
@@ -18,7 +19,10 @@ def peak_of(work: Callable, device) -> tuple[object, int | None]:
     """What ``work()`` returns, and the bytes on ``device`` that were held at most meanwhile beyond those before; None
     for a CPU outside Linux.
     """
+    import torch  # here, so that a notebook of figures alone does without it
+
     if torch.device(device).type == "cuda":
+        _EARLIER["cuda"] = most_held("cuda")
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         return work(), torch.cuda.max_memory_allocated(device) - before
@@ -29,8 +33,19 @@ def peak_of(work: Callable, device) -> tuple[object, int | None]:
     return work(), max(held_memory("VmHWM") - before, 0)
 
 
+def most_held(kind: str = "cpu") -> int:
+    """Bytes that this process has held at most since it began, in main memory or (``cuda``) on its GPU."""
+    if kind == "cuda":
+        import torch
+
+        return max(_EARLIER["cuda"], torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(_EARLIER["cpu"], peak if sys.platform == "darwin" else peak * 1024)
+
+
 def forget_peak_memory() -> int:
-    """Forget the most memory this process has held so far; bytes it holds now. Linux only."""
+    """Begin a new peak of this process; bytes it holds now. :func:`most_held` remembers the old one. Linux only."""
+    _EARLIER["cpu"] = most_held()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return held_memory("VmRSS")
 

@@ -14,12 +14,12 @@ In an open Jupyter session the same calls write to ``reports/interactive/<notebo
 import json
 import math
 import os
-import resource
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from mpstudy import memory
 from mpstudy.errors import StudyError
 from mpstudy.paths import REPORTS
 
@@ -169,12 +169,10 @@ class Run:
 
     def finish(self) -> None:
         """Hand everything recorded to the runner. The last line of every notebook."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak_bytes = peak if sys.platform == "darwin" else peak * 1024
         record = {
             "tables": self._tables,
             "stages": self._stages,
-            "peak_memory_gb": round(peak_bytes / 1e9, 3),
+            "peak_memory_gb": round(memory.most_held() / 1e9, 3),
             "torch": _torch_facts(self.parameters),
         }
         file = self.work / "partial.json"
@@ -202,6 +200,6 @@ def _torch_facts(parameters: dict) -> dict | None:
     if torch is None:
         return None
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    peak = round(torch.cuda.max_memory_allocated() / 1e9, 3) if gpu else None
+    peak = round(memory.most_held("cuda") / 1e9, 3) if gpu else None
     dtype = parameters.get("dtype", str(torch.get_default_dtype()).removeprefix("torch."))
     return {"gpu": gpu, "gpu_peak_memory_gb": peak, "dtype": dtype, "threads": torch.get_num_threads()}

@@ -7,11 +7,11 @@ import hashlib
 import inspect
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
-from . import arithmetic, cache, data, digests, evaluate, models, pruners, surgery
+from . import arithmetic, cache, data, digests, evaluate, memory, models, pruners, surgery
 from .errors import check_choice
 from .plan import Plan, make_plan
 from .scores import Scores
@@ -76,7 +76,9 @@ class Study:
         return list(sample.split(max(fitting, default=1)))
 
     def scores(self, pruner: str, *, sample: int, seed: int = 0, **settings) -> Scores:
-        """Scores of the model as it is now (perturbed inside a ``with`` block) on calibration sample ``sample``."""
+        """Scores of the model as it is now (perturbed inside a ``with`` block) on calibration sample ``sample``. Their
+        ``meta`` tells ``seconds``, and as ``peak_bytes`` the most memory that was held beside the model.
+        """
         batches = self.batches(sample)
         pruners.check_settings(pruner, settings)
         key = {
@@ -92,7 +94,12 @@ class Study:
         module = pruners.PRUNERS[pruner].__module__
         if not module.startswith("mpstudy."):  # a pruner of the user's own, wherever it was written
             key["source"] = inspect.getsource(pruners.PRUNERS[pruner])
-        compute = lambda: pruners.score(pruner, self.model, batches, self.units, seed=seed, **settings)  # noqa: E731
+
+        def compute():
+            work = partial(pruners.score, pruner, self.model, batches, self.units, seed=seed, **settings)
+            found, found.meta["peak_bytes"] = memory.peak_of(work, self.model.device)
+            return found
+
         return cache.cached_file("scores", key, module, Scores, compute)
 
     def plan(self, scores: Scores, ratio: float, scope: str = "local") -> Plan:
