@@ -10,11 +10,7 @@ from .errors import StudyError, check_choice
 
 COUNTS = ("samples", "windows", "task_items", "validation_rows", "new_tokens", "tuning_rows", "repeats")
 COUNTS += ("max_steps", "release_steps", "budget", "pruning_steps", "sparse_samples")
-LOWEST = dict.fromkeys(COUNTS, 1) | {
-    "length": 2,
-    "sparse_length": 2,
-    "window": 2,
-}  # tokens: the first of a window is not predicted
+LOWEST = dict.fromkeys(COUNTS, 1) | {"length": 2, "sparse_length": 2, "window": 2}  # tokens; the first is not predicted
 
 
 def validate(parameters: dict) -> None:

@@ -2,10 +2,12 @@
 
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from .cli_inputs import add_calibration, add_command, read_calibration, tokenizer_or_none
 from .errors import StudyError
+from .progress import duration
 
 _PRUNE = """
 Remove the lowest-scoring units and save the smaller model (safetensors + JSON, loaded by `mpstudy.load_pruned`).
@@ -113,7 +115,7 @@ def sparsify(options) -> None:
         importance = element_scores(options.method, model, [batch], units).__getitem__
     rows = prune_layers(
         model, [batch], options.layers, method, target,
-        importance=importance, update=options.update, log=_show, state=state,
+        importance=importance, update=options.update, log=_Progress(_count_linears(model, options.layers)), state=state,
     )  # fmt: skip
     model.save_pretrained(options.out)
     if tokenizer := tokenizer_or_none(options.model):
@@ -132,6 +134,33 @@ def export(options) -> None:
     print(f"{options.out}: AutoModelForCausalLM.from_pretrained loads it")
 
 
-def _show(row: dict) -> None:
-    text = f"{row['linear']}: {row['zeros']:.1%} zeros, error {row['error']:.4f}, {row['seconds']:.1f} s"
-    print(text, file=sys.stderr)
+def _count_linears(model, layers: str) -> int:
+    from torch.nn import Linear
+
+    from .families import blocks
+    from .units import parse_layers
+
+    chosen = parse_layers(layers, len(blocks(model)))
+    return sum(isinstance(part, Linear) for layer in chosen for part in blocks(model)[layer].modules())
+
+
+class _Progress:
+    """Prints each of ``total`` linear layers when it is pruned, and how long the others will take. One that comes
+    faster than it was pruned was kept by an earlier run.
+    """
+
+    def __init__(self, total: int):
+        self.left, self.pruned = total, 0
+        self.begin = self.last = time.perf_counter()
+
+    def __call__(self, row: dict) -> None:
+        now = time.perf_counter()
+        if now - self.last < row["seconds"]:
+            self.begin = now
+        else:
+            self.pruned += 1
+        self.left, self.last = self.left - 1, now
+        text = f"{row['linear']}: {row['zeros']:.1%} zeros, error {row['error']:.4f}, {row['seconds']:.1f} s"
+        if self.pruned and self.left:
+            text += f"; {duration((now - self.begin) / self.pruned * self.left)} left for {self.left}"
+        print(text, file=sys.stderr)

@@ -1,5 +1,7 @@
 """The commands ``sparsify`` and ``export``, and ``prune`` for them; its errors are in test_cli_model."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -37,10 +39,9 @@ def test_sparse_weights_in_a_standard_checkpoint(home, capsys, method, update):
     assert run(SPARSIFY.replace("wanda", method) + f" --update {update}") == 0
     written = capsys.readouterr()
     assert "50.0% of the weights of 14 linear layers are zero" in written.out
-    assert (
-        written.err.count("model.layers.") == 14
-        and "model.layers.2.mlp.down_proj: 50.0% zeros, error 0." in written.err
-    )
+    lines = [line for line in written.err.splitlines() if line.startswith("model.layers.")]
+    assert len(lines) == 14 and lines[-1].startswith("model.layers.2.mlp.down_proj: 50.0% zeros, error 0.")
+    assert [line.rpartition(" left for ")[2] for line in lines[:-1]] == [str(left) for left in range(13, 0, -1)]
     for layer in (1, 2):
         assert [float((w == 0).float().mean()) for w in projections("sparse", layer)] == [0.5] * 7
     assert all((w != 0).all() for w in projections("sparse", 3))
@@ -61,17 +62,27 @@ def test_masks_by_scores_keep_the_largest(home, method):
 def test_a_stopped_run_goes_on(home, monkeypatch, capsys):
     assert run(SPARSIFY.replace("out sparse", "out whole")) == 0
 
-    def stop(row):
+    def stop(progress, row):
         if row["layer"] == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli_prune, "_show", stop)
+        patch.setattr(cli_prune._Progress, "__call__", stop)
         assert run(SPARSIFY) == 130
     assert (home / "sparse.state").exists() and not (home / "sparse").exists()
     assert run(SPARSIFY) == 0
     whole, resumed = (AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("whole", "sparse"))
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_the_time_left_is_estimated_without_what_an_earlier_run_pruned(monkeypatch, capsys):
+    times = iter([0.0, 0.01, 0.02, 2.02, 6.02, 8.02])
+    monkeypatch.setattr(cli_prune, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    progress = cli_prune._Progress(5)
+    for name in "abcde":
+        progress({"linear": name, "zeros": 0.5, "error": 0.1, "seconds": 1.5})
+    ends = [line.partition("; ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert ends == ["", "", "4.0 s left for 2", "3.0 s left for 1", ""]
 
 
 @pytest.mark.parametrize(
