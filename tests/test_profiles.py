@@ -161,7 +161,7 @@ def test_a_fingerprint_changes_with_what_matters_and_only_with_that(tmp_path, li
 
 def test_the_runner_itself_is_in_no_fingerprint(study):
     names = {file.name for file in library_files(study.notebooks / "write.ipynb")}
-    assert names == {"record.py", "errors.py", "paths.py"}
+    assert names == {"record.py", "memory.py", "errors.py", "paths.py"}
 
 
 def test_what_is_verified_has_minutes_of_its_own():
