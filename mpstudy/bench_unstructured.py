@@ -61,7 +61,8 @@ def _problem() -> tuple[torch.Tensor, torch.Tensor]:
     """A weight, and the Gram matrix of inputs that are correlated and unequally large."""
     generator = torch.Generator().manual_seed(0)
     mixing = torch.eye(SIZE) + torch.randn(SIZE, SIZE, generator=generator) / SIZE**0.5
-    x = torch.randn(TOKENS, SIZE, generator=generator) @ mixing * torch.logspace(-1, 1, SIZE)
+    scales = torch.logspace(-1, 1, SIZE)[torch.randperm(SIZE, generator=generator)]
+    x = torch.randn(TOKENS, SIZE, generator=generator) @ mixing * scales
     return torch.randn(SIZE, SIZE, generator=generator), x.t() @ x
 
 
