@@ -96,7 +96,8 @@ def prune(options) -> None:
 
 def sparsify(options) -> None:
     from . import checkpoint, checks, models
-    from .units import prunable_units
+    from .families import linear_layers
+    from .units import parse_layers, prunable_units
     from .unstructured.importance import ELEMENTWISE, element_scores
     from .unstructured.sequential import check_method, prune_layers
     from .unstructured.target import Target
@@ -113,9 +114,10 @@ def sparsify(options) -> None:
     if by_scores:
         units = prunable_units(model, options.layers)
         importance = element_scores(options.method, model, [batch], units).__getitem__
+    total = len(linear_layers(model)) * len(parse_layers(options.layers, model.config.num_hidden_layers))
     rows = prune_layers(
         model, [batch], options.layers, method, target,
-        importance=importance, update=options.update, log=_Progress(_count_linears(model, options.layers)), state=state,
+        importance=importance, update=options.update, log=_Progress(total), state=state,
     )  # fmt: skip
     model.save_pretrained(options.out)
     if tokenizer := tokenizer_or_none(options.model):
@@ -132,16 +134,6 @@ def export(options) -> None:
     model = models.load_model(options.model)
     checkpoint.export_standard(model, options.out, tokenizer=tokenizer_or_none(options.model))
     print(f"{options.out}: AutoModelForCausalLM.from_pretrained loads it")
-
-
-def _count_linears(model, layers: str) -> int:
-    from torch.nn import Linear
-
-    from .families import blocks
-    from .units import parse_layers
-
-    chosen = parse_layers(layers, len(blocks(model)))
-    return sum(isinstance(part, Linear) for layer in chosen for part in blocks(model)[layer].modules())
 
 
 class _Progress:
