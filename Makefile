@@ -65,7 +65,7 @@ verify: data ## Run PROFILE again and compare with the committed results
 	$(RUN) verify --profile $(PROFILE)
 
 bench: data ## Measure Moreau steps, LoRA recovery and pruned layers beside baselines
-	$(RUN) bench
+	$(VENV) -m benchmarks
 
 lab: data ## Open the notebooks in JupyterLab
 	$(VENV) -m jupyterlab notebooks

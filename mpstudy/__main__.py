@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from . import __version__, cli_model, cli_prune, cli_study
+from . import __version__
+from .cli import model, prune, runner
 from .errors import StudyError
 
 
@@ -14,9 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    cli_study.add_commands(commands)
-    cli_model.add_commands(commands)
-    cli_prune.add_commands(commands)
+    runner.add_commands(commands)
+    model.add_commands(commands)
+    prune.add_commands(commands)
     options = parser.parse_args(arguments)
     try:
         return options.func(options) or 0

@@ -19,9 +19,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from mpstudy import memory
-from mpstudy.errors import StudyError
-from mpstudy.paths import REPORTS
+from . import memory
+from .errors import StudyError
+from .store.paths import REPORTS
 
 _EVERY = 0.25  # seconds between two progress lines of one stage
 

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
-from mpstudy.errors import StudyError
+from .errors import StudyError
 
 MIN_PAIRS = 6
 EXACT_PAIRS = 12

@@ -11,11 +11,16 @@ from functools import cached_property, partial
 
 import torch
 
-from . import arithmetic, cache, data, digests, evaluate, memory, models, pruners, surgery
+from . import memory, pruners
 from .errors import check_choice
-from .plan import Plan, make_plan
-from .scores import Scores
-from .units import Units, prunable_units
+from .evaluation import perplexity
+from .inputs import corpora, models
+from .stability import arithmetic
+from .store import cache, digests
+from .structure import surgery
+from .structure.plan import Plan, make_plan
+from .structure.scores import Scores
+from .structure.units import Units, prunable_units
 
 CALIBRATION = ("calibration", "samples", "length")
 BATCH_TOKENS = 1280  # of one backward pass
@@ -55,7 +60,7 @@ class Study:
     def texts(self) -> dict[str, torch.Tensor]:
         """Evaluation windows by corpus, int64 (windows, window)."""
         size = {"window": self.window, "max_windows": self.windows}
-        return {name: data.corpus_windows(self.tokenizer, name, **size) for name in self.corpora}
+        return {name: corpora.corpus_windows(self.tokenizer, name, **size) for name in self.corpora}
 
     def calibrated(self, **changes) -> "Study":
         """The same loaded model with another ``calibration`` corpus, ``samples`` or ``length``."""
@@ -71,7 +76,7 @@ class Study:
         for the memory, as equally large ones.
         """
         size = {"samples": self.samples, "length": self.length}
-        sample = data.calibration_batch(self.tokenizer, self.calibration, seed=seed, **size)
+        sample = corpora.calibration_batch(self.tokenizer, self.calibration, seed=seed, **size)
         fitting = [n for n in range(1, self.samples + 1) if self.samples % n == 0 and n * self.length <= BATCH_TOKENS]
         return list(sample.split(max(fitting, default=1)))
 
@@ -110,16 +115,16 @@ class Study:
         return surgery.remove_units(copy.deepcopy(self.model), plan)
 
     def sparse(self, method: str, target: str | float, *, sample: int, update: str = "none", **settings) -> dict:
-        """A copy of the model pruned to single weights (see :mod:`mpstudy.unstructured`), which is thrown away: its
+        """A copy of the model pruned to single weights (see :mod:`mpstudy.sparse`), which is thrown away: its
         ``perplexity`` by corpus, the ``rows`` of its linear layers, ``peak_bytes`` beside the model, and
         ``prune_seconds``, with those of the scores for masks by them (``method`` ``taylor`` or ``moreau``).
         """
-        from .unstructured import study
+        from .sparse import study
 
         return study.sparse(self, method, target, sample, update, settings)
 
     def perplexity(self, model) -> dict[str, dict]:
-        """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluate.perplexity`)."""
+        """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluation.perplexity.perplexity`)."""
         digest = digests.weights_digest(model)
         found = {}
         for name, windows in self.texts.items():
@@ -129,24 +134,24 @@ class Study:
                 "arithmetic": arithmetic.name_of(model),
                 "threads": torch.get_num_threads(),
             }
-            compute = lambda windows=windows: evaluate.perplexity(model, windows)  # noqa: E731
-            found[name] = cache.cached_json("perplexity", key, "mpstudy.evaluate", compute)
+            compute = lambda windows=windows: perplexity.perplexity(model, windows)  # noqa: E731
+            found[name] = cache.cached_json("perplexity", key, "mpstudy.evaluation.perplexity", compute)
         return found
 
     def divergence(self, first, second, corpus: str) -> dict:
-        """How differently two models continue a corpus (see :func:`mpstudy.evaluate.divergence`)."""
+        """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`)."""
         windows = self.texts[corpus]
         key = {
             "models": [digests.weights_digest(first), digests.weights_digest(second)],
             "tokens": digests.tokens_digest(windows),
             "threads": torch.get_num_threads(),
         }
-        compute = lambda: evaluate.divergence(first, second, windows)  # noqa: E731
-        return cache.cached_json("divergence", key, "mpstudy.evaluate", compute)
+        compute = lambda: perplexity.divergence(first, second, windows)  # noqa: E731
+        return cache.cached_json("divergence", key, "mpstudy.evaluation.perplexity", compute)
 
     def zero_shot(self, model, tasks: list[str], limit: int) -> list[dict]:
-        """Zero-shot rows of ``model`` (see :func:`mpstudy.zeroshot.evaluate_tasks`)."""
-        from . import zeroshot  # lm-eval takes seconds to import; only one notebook needs it
+        """Zero-shot rows of ``model`` (see :func:`mpstudy.evaluation.zeroshot.evaluate_tasks`)."""
+        from .evaluation import zeroshot  # lm-eval takes seconds to import; only one notebook needs it
 
         key = {
             "model": digests.weights_digest(model),
@@ -155,20 +160,20 @@ class Study:
             "threads": torch.get_num_threads(),
         }
         compute = lambda: {"rows": zeroshot.evaluate_tasks(model, self.tokenizer, tasks, limit=limit)}  # noqa: E731
-        return cache.cached_json("zeroshot", key, "mpstudy.zeroshot", compute)["rows"]
+        return cache.cached_json("zeroshot", key, "mpstudy.evaluation.zeroshot", compute)["rows"]
 
     def recover(self, model, training: list[dict], validation: list[dict], recipe, *, seed: int, log=lambda row: None):
-        """The recovered (merged) model and its adapter (see :mod:`mpstudy.recover`)."""
-        from . import instructions, recover  # PEFT takes seconds to import
+        """The recovered (merged) model and its adapter (see :mod:`mpstudy.recovery.lora`)."""
+        from .recovery import examples, lora  # PEFT takes seconds to import
 
         parts = (training, validation)
-        examples = [instructions.encode(self.tokenizer, rows, recipe.cutoff, recipe.loss_on) for rows in parts]
-        tokens = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
+        encoded = [examples.encode(self.tokenizer, rows, recipe.cutoff, recipe.loss_on) for rows in parts]
+        tokens = hashlib.sha256(json.dumps(encoded).encode()).hexdigest()
         key = {"model": digests.weights_digest(model), "tokens": tokens, "recipe": asdict(recipe), "seed": seed}
         key |= {"threads": torch.get_num_threads()}
-        state = cache.path_of("adapters", key, "mpstudy.recover", ".state")
-        compute = lambda: recover.train_adapter(  # noqa: E731
+        state = cache.path_of("adapters", key, "mpstudy.recovery.lora", ".state")
+        compute = lambda: lora.train_adapter(  # noqa: E731
             model, self.tokenizer, training, validation, recipe=recipe, seed=seed, log=log, state=state
         )
-        adapter = cache.cached_file("adapters", key, "mpstudy.recover", recover.Adapter, compute)
-        return recover.merge_adapter(model, adapter), adapter
+        adapter = cache.cached_file("adapters", key, "mpstudy.recovery.lora", lora.Adapter, compute)
+        return lora.merge_adapter(model, adapter), adapter

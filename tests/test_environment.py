@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import mpstudy
-from mpstudy.paths import NOTEBOOKS, ROOT
+from mpstudy.store.paths import NOTEBOOKS, ROOT
 
 PYPROJECT_TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(PYPROJECT_TEXT)["project"]
@@ -99,10 +99,12 @@ def notebook_code(path) -> str:
 
 def test_every_import_is_a_direct_dependency():
     modules = {
-        path: path.read_text(encoding="utf-8") for top in ("mpstudy", "tests") for path in (ROOT / top).rglob("*.py")
+        path: path.read_text(encoding="utf-8")
+        for top in ("mpstudy", "benchmarks", "tests")
+        for path in (ROOT / top).rglob("*.py")
     }
     sources = modules | {path: notebook_code(path) for path in NOTEBOOKS.glob("*.ipynb")}
-    ours = {"mpstudy"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    ours = {"mpstudy", "benchmarks", "helpers", "test_loop"}
     declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
     distributions = importlib.metadata.packages_distributions()
     undeclared = {

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mpstudy.paths import ROOT
+from mpstudy.store.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

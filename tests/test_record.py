@@ -9,7 +9,7 @@ import pytest
 
 from mpstudy import record
 from mpstudy.errors import StudyError
-from mpstudy.progress import Progress, duration
+from mpstudy.runner.progress import Progress, duration
 
 
 @pytest.fixture

@@ -5,13 +5,18 @@ import math
 
 import pytest
 import torch
-from tiny import tiny_folder
+from helpers.tiny import tiny_folder
 
-from mpstudy import data, digests, evaluate, instructions, models, perturb, pruners, recover, zeroshot
+from mpstudy import pruners
 from mpstudy.errors import StudyError
-from mpstudy.recipe import Recipe
+from mpstudy.evaluation import perplexity, zeroshot
+from mpstudy.inputs import corpora, models
+from mpstudy.recovery import examples, lora
+from mpstudy.recovery.recipe import Recipe
+from mpstudy.sparse import sequential
+from mpstudy.stability import perturb
+from mpstudy.store import digests
 from mpstudy.study import Study
-from mpstudy.unstructured import sequential
 
 SENTENCES = [f"On day {day} the people said that {day} times {day} is {day * day}." for day in range(60)]
 RECIPE = Recipe(r=2, lr=1e-2, epochs=1, batch_size=4, warmup_steps=1)
@@ -22,8 +27,8 @@ def texts(monkeypatch, tmp_path):
     """Short documents in place of the bundled ones, an empty cache, and the CPU for bits that can be compared."""
     monkeypatch.setattr(models, "default_device", lambda: "cpu")
     monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
-    corpora = {"sotu-early": SENTENCES[:20], "sotu-late": SENTENCES[20:40], "wiki": SENTENCES[40:]}
-    monkeypatch.setattr(data, "load_texts", lambda name, local=None: corpora[name])
+    documents = {"sotu-early": SENTENCES[:20], "sotu-late": SENTENCES[20:40], "wiki": SENTENCES[40:]}
+    monkeypatch.setattr(corpora, "load_texts", lambda name, local=None: documents[name])
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +61,8 @@ def calls(monkeypatch):
         monkeypatch.setattr(module, name, counted)
 
     count(pruners, "score")
-    count(evaluate, "perplexity")
-    count(recover, "train_adapter")
+    count(perplexity, "perplexity")
+    count(lora, "train_adapter")
     count(zeroshot, "evaluate_tasks")
     return counts
 
@@ -131,7 +136,7 @@ def test_the_arithmetic_is_part_of_what_a_score_is_known_by(study, calls):
 @pytest.mark.parametrize(("samples", "length", "rows"), [(10, 64, 10), (10, 256, 5), (7, 256, 1), (6, 2000, 1)])
 def test_a_large_sample_comes_in_batches_of_equal_size(study, samples, length, rows, monkeypatch):
     sample = torch.arange(samples * length).view(samples, length)
-    monkeypatch.setattr(data, "calibration_batch", lambda *_, **__: sample)
+    monkeypatch.setattr(corpora, "calibration_batch", lambda *_, **__: sample)
     batches = study.calibrated(samples=samples, length=length).batches(0)
     assert {tuple(batch.shape) for batch in batches} == {(rows, length)}
     assert torch.equal(torch.cat(batches), sample)
@@ -169,7 +174,7 @@ def test_perplexity_is_given_by_corpus_and_computed_once(study, calls):
     found = study.perplexity(study.model)
     assert list(found) == ["sotu-late", "wiki"]
     for name, result in found.items():
-        direct = evaluate.perplexity(study.model, study.texts[name])
+        direct = perplexity.perplexity(study.model, study.texts[name])
         assert result.items() >= direct.items() and result["tokens"] == 4 * 31
         assert math.exp(result["nll"]) == result["perplexity"]
     done = calls["perplexity"]
@@ -192,7 +197,7 @@ def test_zero_shot_is_computed_once_for_a_model_and_tokenizer(study, folder, cal
 
 
 def test_recovery_is_computed_once_and_merged(study, calls, monkeypatch):
-    monkeypatch.setattr(instructions, "alpaca_prompt", lambda row: row["instruction"])  # short: a token is a byte here
+    monkeypatch.setattr(examples, "alpaca_prompt", lambda row: row["instruction"])  # short: a token is a byte here
     rows = [{"instruction": f"Say {i}.", "input": "", "output": f"It is {i}."} for i in range(10)]
     pruned = study.pruned(study.plan(study.scores("l1", sample=0), 0.5))
     before, steps = digests.weights_digest(pruned), []

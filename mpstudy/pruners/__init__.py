@@ -9,7 +9,7 @@ import math
 import torch
 
 from ..errors import StudyError, check_choice
-from ..units import REDUCTIONS
+from ..structure.units import REDUCTIONS
 from . import magnitude, moreau, moreau_release, random, smoothgrad, taylor
 
 PRUNERS = {

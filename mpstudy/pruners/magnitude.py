@@ -3,7 +3,7 @@
 ``reduction`` makes one number of the coupled layers of a channel: ``sum``, ``mean``, ``max``, ``prod``, ``first``.
 """
 
-from ..scores import Scores, unit_scores
+from ..structure.scores import Scores, unit_scores
 
 
 def l1(model, batches, units, *, seed=0, reduction="sum") -> Scores:

@@ -9,10 +9,10 @@ loss), which is the robustness claim. It holds at d*, so each score carries the 
 
 import torch
 
-from ..envelope import prox_point
-from ..groups import GROUPS
-from ..scores import Scores, first_order_scores
-from ..shifted import Noise, ShiftedLoss
+from ..gradients.envelope import prox_point
+from ..gradients.groups import GROUPS
+from ..gradients.shifted import Noise, ShiftedLoss
+from ..structure.scores import Scores, first_order_scores
 
 
 def moreau(
@@ -39,8 +39,8 @@ def moreau(
     ``eta`` > 0 (nats per weight) adds ``eta * sum_g ||d_g||_2`` over ``groups``, the structural ``units`` or the
     ``rows`` of every tensor as in the released code: a unit whose joint gradient norm at the prox point is below eta
     scores exactly zero, and ``zero_share`` in the metadata is the share of such units.
-    ``max_steps``, ``tol``, ``step_size``, ``solver``: see :func:`mpstudy.envelope.prox_point`. ``state_device``: where
-    its vectors live, such as ``"cpu"`` beside a model on a GPU.
+    ``max_steps``, ``tol``, ``step_size``, ``solver``: see :func:`..gradients.envelope.prox_point`. ``state_device``:
+    where its vectors live, such as ``"cpu"`` beside a model on a GPU.
     """
     gradients, meta = envelope_gradients(**locals())
     scores = first_order_scores(units, units.parameters(model), gradients, {"pruner": "moreau"} | meta)

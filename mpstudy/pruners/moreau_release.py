@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import torch
 
-from ..gradients import mean_gradients, only_trainable
-from ..perturb import restored
-from ..scores import Scores, first_order_scores
+from ..gradients.loss import mean_gradients, only_trainable
+from ..structure.scores import Scores, first_order_scores
+from ..structure.weights import restored
 
 
 def moreau_release(

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..scores import Scores
+from ..structure.scores import Scores
 
 
 def random(model, batches, units, *, seed=0) -> Scores:

@@ -3,8 +3,8 @@
 The ablation between Taylor (no noise) and Moreau (prox): ``grad L_sigma(w) = E_u grad L(w + u)`` by Monte Carlo.
 """
 
-from ..scores import Scores, first_order_scores
-from ..shifted import Noise, ShiftedLoss
+from ..gradients.shifted import Noise, ShiftedLoss
+from ..structure.scores import Scores, first_order_scores
 
 
 def smoothgrad(model, batches, units, *, seed=0, sigma=0.05, noise="relative", steps=10) -> Scores:

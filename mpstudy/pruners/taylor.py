@@ -3,10 +3,10 @@
 ``reduction`` makes one number of the coupled layers of a channel: ``sum``, ``mean``, ``max``, ``prod``, ``first``.
 """
 
-from ..gradients import mean_gradients, only_trainable
-from ..scores import Scores, first_order_scores, unit_scores
-from ..shifted import ShiftedLoss
-from ..units import HIDDEN
+from ..gradients.loss import mean_gradients, only_trainable
+from ..gradients.shifted import ShiftedLoss
+from ..structure.scores import Scores, first_order_scores, unit_scores
+from ..structure.units import HIDDEN
 
 
 def taylor(model, batches, units, *, seed=0, reduction="sum") -> Scores:

@@ -1,0 +1,1 @@
+"""What a Moreau step, a recovery and a pruned layer cost beside plain baselines: ``python -m benchmarks``."""

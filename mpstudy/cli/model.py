@@ -1,0 +1,236 @@
+"""The commands ``score``, ``evaluate`` and ``recover``: the study's steps for people who live in a shell."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from ..errors import StudyError
+from .inputs import (
+    LAYERS_HELP,
+    add_calibration,
+    add_command,
+    check_at_least,
+    check_file_target,
+    check_vocabulary,
+    read_calibration,
+    read_text,
+    setting,
+)
+
+LAUNCHED_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision that Accelerate was given
+
+_SCORE = """
+Score the prunable units of a model and write them as safetensors: `layers.<i>.attention` holds one score a head
+group, `layers.<i>.mlp` one a channel (`hidden` one a hidden dimension), low is removed first; every setting is in the
+metadata.
+
+MODEL is a bundled name (smollm2-135m-instruct, smollm2-135m-instruct-ungrouped), a folder or a hub id.
+--tokens FILE.npy gives the calibration batch itself, an int64 array (samples, length), used unchanged and without
+a tokenizer; --corpus NAME draws --samples windows of --length tokens with --sample-seed.
+--seed is the pruner's own (its noise, or its random scores).
+
+examples:
+  python -m mpstudy score smollm2-135m-instruct --pruner taylor --layers 4-25 --out taylor.safetensors
+  python -m mpstudy score ./my-llama --pruner moreau --set rho=0.2 --tokens batch.npy --layers 1-4 --out m.safetensors
+  python -m mpstudy score ./my-llama --pruner taylor-vector --set reduction=max --layers hidden --out v.safetensors
+"""
+_EVALUATE = """
+Perplexity of a dense or pruned model on a text: non-overlapping windows without special tokens, the last partial one
+dropped, each predicting its last window-1 tokens, losses in fp32. --tasks adds zero-shot accuracies by lm-eval.
+--text FILE is any text; with --corpus it is a copy of that corpus of the hub (its parquet file or the raw text), whose
+lines are joined as the published protocol joins them.
+
+examples:
+  python -m mpstudy evaluate pruned/ --text book.txt --window 128 --json
+  python -m mpstudy evaluate pruned/ --corpus wikitext2 --text wiki.test.raw --window 2048
+  python -m mpstudy evaluate smollm2-135m-instruct --corpus wiki --max-windows 40 --tasks facts agreement --limit 100
+"""
+_RECOVER = """
+Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned
+checkpoint.
+--instructions is a corpus name (alpaca-demo, alpaca-cleaned); --validation rows are held out, and the weights with the
+lowest loss on them are kept. A training that was killed goes on where it was when the same command is given again.
+Several processes share the work of each step; on one node and on each of several:
+
+examples:
+  python -m mpstudy recover pruned/ --rows 400 --epochs 1 --batch-size 8 --lr 5e-4 --warmup-steps 5 --out recovered/
+  torchrun --nproc-per-node 4 -m mpstudy recover pruned/ --instructions alpaca-cleaned --out recovered/
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m mpstudy recover ...
+"""
+
+
+def add_commands(commands) -> None:
+    """Add this module's commands to an argparse sub-parser collection."""
+    _add_score(add_command(commands, "score", "score the units of a model", _SCORE))
+    _add_evaluate(add_command(commands, "evaluate", "perplexity and zero-shot accuracy", _EVALUATE))
+    _add_recover(add_command(commands, "recover", "LoRA recovery of a pruned model", _RECOVER))
+
+
+def _add_score(parser) -> None:
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--pruner", required=True)
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the pruner",
+    )
+    source = parser.add_mutually_exclusive_group()
+    add_calibration(parser, source)
+    parser.add_argument("--layers", required=True, help=LAYERS_HELP)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+    parser.set_defaults(func=score)
+
+
+def _add_evaluate(parser) -> None:
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--text", type=Path, metavar="FILE")
+    parser.add_argument("--corpus")
+    parser.add_argument("--window", type=int, default=128)
+    parser.add_argument("--max-windows", type=int, metavar="N", help="the first N windows")
+    parser.add_argument("--tasks", nargs="+", default=[])
+    parser.add_argument("--limit", type=int, help="items per task")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(func=evaluate)
+
+
+def _add_recover(parser) -> None:
+    from ..recovery.recipe import CHOICES, Recipe
+
+    parser.add_argument("model", metavar="FOLDER")
+    parser.add_argument("--instructions", default="alpaca-demo")
+    parser.add_argument("--rows", type=int, help="train on so many rows (default: all but the validation rows)")
+    parser.add_argument("--validation", type=int, default=50)
+    for name, default in vars(Recipe()).items():
+        kind = {"action": argparse.BooleanOptionalAction} if isinstance(default, bool) else {"type": type(default)}
+        if name in CHOICES:
+            kind = {"choices": CHOICES[name]}
+        parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"default {default}", **kind)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.set_defaults(func=recover)
+
+
+def score(options) -> None:
+    from .. import pruners
+    from ..inputs import models
+    from ..runner import checks
+    from ..store.files import replacing
+    from ..structure.units import prunable_units
+
+    settings = dict(setting(text) for text in options.settings)
+    pruners.check_settings(options.pruner, settings)
+    checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
+    check_file_target(options.out)
+    batch = read_calibration(options)
+    model = models.load_model(options.model)
+    begin = time.perf_counter()
+    found = pruners.score(
+        options.pruner, model, [batch], prunable_units(model, options.layers), seed=options.seed, **settings
+    )
+    with replacing(options.out) as partial:
+        found.save(partial)
+    print(
+        f"{options.out}: {len(found.values)} unit sets, scored by {options.pruner} "
+        f"in {time.perf_counter() - begin:.1f} s"
+    )
+    for name, value in found.meta.items():
+        print(f"  {name}: {value}")
+
+
+def evaluate(options) -> None:
+    from ..evaluation import cost, perplexity
+    from ..inputs import corpora, models
+
+    check_at_least(2, window=options.window)
+    check_at_least(1, max_windows=options.max_windows, limit=options.limit)
+    if options.tasks:
+        from ..evaluation import zeroshot
+
+        zeroshot.check_tasks(options.tasks)
+    if not options.text and not options.corpus:
+        raise StudyError("evaluate needs a text: --text FILE, --corpus NAME, or both for a copy of a hub corpus")
+    text = None if options.corpus else read_text(options.text)
+    tokenizer = models.load_tokenizer(options.model)
+    if options.corpus:
+        windows = corpora.corpus_windows(tokenizer, options.corpus, window=options.window, local=options.text)
+    else:
+        windows = corpora.text_windows(tokenizer, text, window=options.window)
+    windows = windows[: options.max_windows]
+    check_vocabulary(windows, options.model, options.text or options.corpus)
+    model = models.load_model(options.model)
+    result = perplexity.perplexity(model, windows) | {"parameters": cost.parameter_count(model)}
+    if options.tasks:
+        result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=options.limit)
+    if options.json:
+        print(json.dumps({name: None if value != value else value for name, value in result.items()}))  # NaN: null
+        return
+    print(f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f} (standard error)")
+    print(f"window {result['window']}, {result['tokens']} tokens predicted, {result['parameters']:,} parameters")
+    for row in result.get("zero_shot", []):
+        print(
+            f"{row['task']}: {row['metric']} {row['value']:.3f} ± {row['stderr']:.3f} "
+            f"(chance {row['chance']:.2f}, n = {row['n_items']})"
+        )
+
+
+def recover(options) -> None:
+    from ..inputs import corpora, models
+    from ..recovery.recipe import Recipe
+    from ..structure import checkpoint
+
+    recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})
+    checkpoint.check_target(options.out)
+    rows = corpora.load_instructions(options.instructions)
+    rows, validation = corpora.split_instructions(rows, validation=options.validation, seed=options.seed)
+    if options.rows is not None and not 0 < options.rows <= len(rows):
+        raise StudyError(f"--rows {options.rows} of {len(rows)} training rows: allowed is 1 to {len(rows)}")
+    from ..recovery import loop, lora
+
+    launched = loop.accelerator()
+    state = options.out.with_name(f"{options.out.name}.state")
+    if state.exists():
+        print(f"goes on from {state}", file=sys.stderr)
+    tokenizer = models.load_tokenizer(options.model)
+    dtype = LAUNCHED_DTYPES[launched.mixed_precision]
+    model = models.load_model(options.model, dtype=dtype, device="cpu")  # a copy goes to the device that trains
+    adapter = lora.train_adapter(
+        model,
+        tokenizer,
+        rows[: options.rows],
+        validation,
+        recipe=recipe,
+        seed=options.seed,
+        log=_Steps(),
+        state=state,
+    )
+    if launched.is_main_process:
+        merged = lora.merge_adapter(model, adapter)
+        checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta={"recovery": adapter.meta})
+        print(f"{options.out}: recovered, validation loss {_best_validation(adapter):.4f} nats")
+
+
+class _Steps:
+    """Prints training rows: one updating line on a terminal, a line a validation elsewhere."""
+
+    def __init__(self):
+        self.begin = time.perf_counter()
+
+    def __call__(self, row: dict) -> None:
+        elapsed = time.perf_counter() - self.begin
+        left = elapsed / row["step"] * (row["steps"] - row["step"]) if row["step"] else float("nan")
+        text = f"step {row['step']}/{row['steps']}" + (f", {left:.0f} s left" if row["step"] else "")
+        text += "".join(f", {name} {row[name]:.4f}" for name in ("loss", "validation_loss") if name in row)
+        if "validation_loss" in row:
+            print(text, file=sys.stderr)
+        elif sys.stderr.isatty():
+            print(text, end="\r", file=sys.stderr)
+
+
+def _best_validation(adapter) -> float:
+    return next(row for row in adapter.meta["history"] if row["step"] == adapter.meta["best_step"])["validation_loss"]

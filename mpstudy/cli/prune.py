@@ -1,0 +1,163 @@
+"""The commands ``prune``, ``sparsify`` and ``export``: what makes a model smaller, or gives it to others."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from ..errors import StudyError
+from ..runner.progress import duration
+from .inputs import add_calibration, add_command, read_calibration, tokenizer_or_none
+
+_PRUNE = """
+Remove the lowest-scoring units and save the smaller model (safetensors + JSON, loaded by `mpstudy.load_pruned`).
+--scope local takes the same ratio from every layer, global ranks across layers. --multiple rounds the MLP channels that
+stay in a layer up, so that kernels like the width; a model of equal layers can be given to `export`.
+
+examples:
+  python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --out pruned/
+  python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --multiple 64 --out pruned/
+"""
+_SPARSIFY = """
+Set single weights of every linear layer in --layers to zero, layer after layer on calibration text, and save a
+standard checkpoint. --sparsity is a share (0.6) or n:m (2:4, n weights stay of every m). --method is magnitude, wanda,
+sparsegpt, admm or admm-gradual, or taylor or moreau for masks by those scores; --update makes up for what is gone
+by ADMM or by exact least squares. Finished layers are kept beside --out: a run that was stopped goes on.
+
+examples:
+  python -m mpstudy sparsify smollm2-135m-instruct --method sparsegpt --sparsity 0.6 --layers 0-29 --out sparse/
+  python -m mpstudy sparsify ./my-llama --method moreau --update admm --sparsity 2:4 --layers 4-25 --out sparse/
+"""
+_EXPORT = """
+Write a pruned model whose layers are all equally wide as a standard checkpoint, which transformers loads without
+this package: AutoModelForCausalLM.from_pretrained(OUT).
+
+example:
+  python -m mpstudy export pruned/ --out standard/
+"""
+
+
+def add_commands(commands) -> None:
+    """Add this module's commands to an argparse sub-parser collection."""
+    _add_prune(add_command(commands, "prune", "remove the lowest-scoring units", _PRUNE))
+    _add_sparsify(add_command(commands, "sparsify", "set single weights to zero", _SPARSIFY))
+    _add_export(add_command(commands, "export", "a standard checkpoint of a pruned model", _EXPORT))
+
+
+def _add_prune(parser) -> None:
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--ratio", type=float, required=True)
+    parser.add_argument("--scope", default="local", choices=("local", "global"))
+    parser.add_argument("--multiple", type=int, default=1, help="round MLP widths up to a multiple (default 1)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.set_defaults(func=prune)
+
+
+def _add_sparsify(parser) -> None:
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--update", default="none")
+    parser.add_argument("--sparsity", required=True)
+    parser.add_argument("--layers", required=True, help="inclusive range such as 4-25")
+    add_calibration(parser, parser.add_mutually_exclusive_group())
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.set_defaults(func=sparsify)
+
+
+def _add_export(parser) -> None:
+    parser.add_argument("model", metavar="FOLDER")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.set_defaults(func=export)
+
+
+def prune(options) -> None:
+    from ..evaluation import cost
+    from ..inputs import models
+    from ..structure import checkpoint, plan, surgery
+    from ..structure.scores import Scores
+    from ..structure.units import Units
+
+    plan.check_ratio(options.ratio)
+    plan.check_multiple(options.multiple, options.scope)
+    checkpoint.check_target(options.out)
+    scores = Scores.load(options.scores)
+    model = models.load_model(options.model)
+    units = Units(tuple(surgery.sets_of(model, scores.values)))
+    if len(units.sets) != len(scores.values):
+        unknown = sorted(scores.values.keys() - units.counts.keys())
+        raise StudyError(f"the scores do not fit the model: it has no {', '.join(unknown)}")
+    decision = plan.make_plan(scores, units, options.ratio, options.scope, multiple=options.multiple)
+    before = cost.parameter_count(model)
+    surgery.remove_units(model, decision)
+    after = cost.parameter_count(model)
+    meta = {"plan": decision.to_json(), "scores": scores.meta, "parameters_before": before}
+    checkpoint.save_pruned(model, options.out, tokenizer=tokenizer_or_none(options.model), meta=meta)
+    print(f"{options.out}: {after:,} of {before:,} parameters kept ({1 - after / before:.1%} removed)")
+
+
+def sparsify(options) -> None:
+    from ..inputs import models
+    from ..runner import checks
+    from ..sparse.importance import ELEMENTWISE, element_scores
+    from ..sparse.masks import Target
+    from ..sparse.sequential import check_method, prune_layers
+    from ..structure import checkpoint
+    from ..structure.families import linear_layers
+    from ..structure.units import parse_layers, prunable_units
+
+    target = Target.parse(options.sparsity)
+    by_scores = options.method in ELEMENTWISE
+    method = "masked" if by_scores else options.method
+    check_method(method, options.update)
+    checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
+    checkpoint.check_empty(options.out)
+    batch = read_calibration(options)
+    model, state = models.load_model(options.model), options.out.with_name(f"{options.out.name}.state")
+    importance = None
+    if by_scores:
+        units = prunable_units(model, options.layers)
+        importance = element_scores(options.method, model, [batch], units).__getitem__
+    total = len(linear_layers(model)) * len(parse_layers(options.layers, model.config.num_hidden_layers))
+    rows = prune_layers(
+        model, [batch], options.layers, method, target,
+        importance=importance, update=options.update, log=_Progress(total), state=state,
+    )  # fmt: skip
+    model.save_pretrained(options.out)
+    if tokenizer := tokenizer_or_none(options.model):
+        tokenizer.save_pretrained(options.out)
+    shutil.rmtree(state)
+    zeros = sum(row["zeros"] * row["weights"] for row in rows) / sum(row["weights"] for row in rows)
+    print(f"{options.out}: {zeros:.1%} of the weights of {len(rows)} linear layers are zero")
+
+
+def export(options) -> None:
+    from ..inputs import models
+    from ..structure import checkpoint
+
+    checkpoint.check_empty(options.out)
+    model = models.load_model(options.model)
+    checkpoint.export_standard(model, options.out, tokenizer=tokenizer_or_none(options.model))
+    print(f"{options.out}: AutoModelForCausalLM.from_pretrained loads it")
+
+
+class _Progress:
+    """Prints each of ``total`` linear layers when it is pruned, and how long the others will take. One that comes
+    faster than it was pruned was kept by an earlier run.
+    """
+
+    def __init__(self, total: int):
+        self.left, self.pruned = total, 0
+        self.begin = self.last = time.perf_counter()
+
+    def __call__(self, row: dict) -> None:
+        now = time.perf_counter()
+        if now - self.last < row["seconds"]:
+            self.begin = now
+        else:
+            self.pruned += 1
+        self.left, self.last = self.left - 1, now
+        text = f"{row['linear']}: {row['zeros']:.1%} zeros, error {row['error']:.4f}, {row['seconds']:.1f} s"
+        if self.pruned and self.left:
+            text += f"; {duration((now - self.begin) / self.pruned * self.left)} left for {self.left}"
+        print(text, file=sys.stderr)

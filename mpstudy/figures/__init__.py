@@ -1,0 +1,8 @@
+"""The study's figures and tables: a module a chapter, one look (:mod:`mpstudy.figures.look`) for all of them.
+
+Each function takes a tidy frame and returns a matplotlib figure.
+"""
+
+from . import baselines, envelope, instability, look, pruning, recovery, tables
+
+__all__ = ["baselines", "envelope", "instability", "look", "pruning", "recovery", "tables"]

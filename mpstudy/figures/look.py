@@ -1,0 +1,96 @@
+"""The study's figures: each function takes a tidy frame and returns a matplotlib figure.
+
+Points are means over seeds, bars the 95 % percentile bootstrap interval of :func:`mpstudy.stats.interval` (with three
+seeds that is their range). Every pruner has one colour and one marker everywhere; the palette is safe for colour-blind
+readers.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from ..errors import StudyError
+from ..store.files import write_atomically
+
+COLUMN, FULL = 3.5, 7.1  # inches: one and two columns of a paper
+PRUNERS = ("random", "l1", "l2", "taylor", "taylor2", "taylor-mix", "taylor-vector", "smoothgrad")
+PRUNERS += ("moreau", "moreau-gs", "moreau-release")
+_COLOURS = dict(zip(PRUNERS, np.array(sns.color_palette("colorblind"))[[7, 9, 5, 0, 9, 6, 8, 2, 3, 1, 4]].tolist()))
+_MARKERS = dict(zip(PRUNERS, "xv^o<>pDsPX"))
+CORPORA = {"sotu-late": "addresses since 1946", "wiki": "Wikipedia", "novel": "novel"}
+
+
+def theme() -> None:
+    """Fonts and lines that stay readable at column width."""
+    sns.set_theme(context="paper", style="ticks", palette="colorblind")
+    sizes = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7}
+    plt.rcParams.update(sizes | {"legend.fontsize": 7, "figure.dpi": 150, "savefig.dpi": 220, "pdf.fonttype": 42})
+    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+
+
+def save(figure, data, path: Path, caption: str) -> None:
+    """Write ``path`` as .pdf, .png, .csv (the numbers drawn) and .txt (the caption)."""
+    for suffix, options in ((".pdf", {"metadata": {"CreationDate": None}}), (".png", {})):
+        figure.savefig(path.with_name(path.name + suffix), bbox_inches="tight", **options)
+    pd.DataFrame(data).to_csv(path.with_name(path.name + ".csv"), index=False)
+    write_atomically(path.with_name(path.name + ".txt"), caption + "\n")
+
+
+def stamp(figure, text: str) -> None:
+    """The profile, model and n under the figure."""
+    figure.text(0.995, -0.01, text, ha="right", va="top", fontsize=6, color="0.45")
+
+
+def mark_dense(axis, value: float) -> None:
+    """A dotted line at the value of the dense model, named at its right end."""
+    axis.axhline(value, color="0.3", linestyle=":", linewidth=1)
+    place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 1), "textcoords": "offset points"}
+    axis.annotate("dense", (0.99, value), ha="right", va="bottom", fontsize=6.5, **place)
+
+
+def points(axis, places, rows, pruner, *, line, style="-", label=None, across=False):
+    """Means with their intervals; ``across``: places along y, values along x."""
+    errors = np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
+    errors = np.nan_to_num(errors).clip(min=0)  # a single seed has no interval
+    details = look(pruner) | {"linewidth": 1, "elinewidth": 1, "linestyle": style if line else "none", "capsize": 2}
+    details |= {"label": label or pruner, "markerfacecolor": "white" if style == "--" else _COLOURS[pruner]}
+    if across:
+        axis.errorbar(rows["mean"], places, xerr=errors, **details)
+    else:
+        axis.errorbar(places, rows["mean"], yerr=errors, **details)
+
+
+def look(pruner: str) -> dict:
+    """The colour and the marker of a pruner, the same in every figure."""
+    return {"color": _COLOURS[pruner], "marker": _MARKERS[pruner], "markersize": 4, "label": pruner}
+
+
+def present(frame: pd.DataFrame) -> list[str]:
+    """The pruners of a frame in the order of the study."""
+    unknown = set(frame["pruner"]) - set(PRUNERS)
+    if unknown:
+        raise StudyError(f"no colour for pruner {', '.join(sorted(unknown))}; add it to PRUNERS in mpstudy/plots.py")
+    return [pruner for pruner in PRUNERS if pruner in set(frame["pruner"])]
+
+
+def dodge(count: int, step: float) -> np.ndarray:
+    """Offsets that keep ``count`` points at one place apart."""
+    return (np.arange(count) - (count - 1) / 2) * step
+
+
+def label_of(change: str) -> str:
+    """The name of a change as a tick label of up to two lines."""
+    known = {"bfloat16": "bf16", "float16": "fp16", "float8": "fp8", "sample": "other\nsample", "tuned": "LoRA\nupdate"}
+    known |= {"bfloat16-arithmetic": "bf16\narithmetic", "float16-arithmetic": "fp16\narithmetic"}
+    return known.get(change, change.replace("-", "\n", 1))
+
+
+def _plain_log_ticks(axis) -> None:
+    low, high = axis.get_ylim()
+    leading = (1, 3) if high > 100 * low else (1, 1.5, 2, 3, 5, 7)
+    steps = [step * 10**power for power in range(1, 6) for step in leading]
+    ticks = [tick for tick in steps if low <= tick <= high]
+    axis.set_yticks(ticks, [f"{tick:,.0f}" for tick in ticks])

@@ -1,0 +1,1 @@
+"""The calibration loss, the same at shifted weights, and the prox problem of its Moreau envelope."""

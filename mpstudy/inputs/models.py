@@ -1,0 +1,180 @@
+"""Models: the bundled SmolLM2-135M-Instruct, any local folder, any Hugging Face id.
+
+The bundled model comes as a Q4_1 GGUF inside a package. transformers de-quantizes it but marks the object as quantized,
+so a plain ``LlamaForCausalLM`` is rebuilt from its config and weights and cached once as safetensors.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import textwrap
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+from ..errors import StudyError, check_choice
+from ..store.paths import cache_dir
+from ..structure import checkpoint
+from ..structure.surgery import ungroup
+from . import hub, manifest
+from .names import BUNDLED, hub_snapshot, is_bundled
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def default_device() -> str:
+    """``cuda`` when there is one, ``cpu`` otherwise."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_model(name: str, *, dtype: str = "float32", device: str | None = None):
+    """Load a causal language model in evaluation mode.
+
+    Parameters
+    ----------
+    name: a bundled name (:data:`.names.BUNDLED`), a local folder (a plain or a pruned checkpoint) or a hub id.
+    dtype: ``float32``, ``bfloat16`` or ``float16``.
+    device: a torch device; the default is :func:`default_device`.
+
+    Raises
+    ------
+    StudyError: no such folder or hub id, an unknown dtype, or weights that do not fit the config.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    folder = locate(name)
+    load = checkpoint.load_pruned if checkpoint.is_pruned(folder) else _load_dense
+    # not .to(dtype): that would round the rotary frequencies too, which stay fp32 in every dtype
+    return load(folder, DTYPES[dtype]).to(device or default_device()).eval()
+
+
+def load_tokenizer(name: str):
+    """Load the tokenizer of ``name`` (see :func:`load_model`); a model without one raises :class:`StudyError`."""
+    tokenizer = _from_pretrained(AutoTokenizer, locate(name))
+    tokenizer.clean_up_tokenization_spaces = False
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(name: str):
+    """The configuration of ``name`` without its weights."""
+    return _from_pretrained(AutoConfig, locate(name))
+
+
+def locate(name: str) -> str:
+    """The folder of a bundled or local model, or the hub id itself when it is no folder."""
+    if is_bundled(name):
+        return str(build_bundled(name))
+    if name and Path(name).is_dir():
+        return name
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise StudyError(
+            f"no model {name!r}: give a bundled name ({', '.join(BUNDLED)}), an existing folder, "
+            "or a hub id like 'owner/name'"
+        )
+    return name
+
+
+def build_bundled(name: str = BUNDLED[0]) -> Path:
+    """Build (once) and return the safetensors folder of a bundled model."""
+    folder = cache_dir() / "models" / f"{name}-{manifest.entries()['smollm2-gguf'].sha256[:12]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        staged = Path(scratch) / "model"
+        with _quiet():
+            model, tokenizer = _bundled(name)
+            model.save_pretrained(staged)
+            tokenizer.save_pretrained(staged)
+        try:
+            os.rename(staged, folder)
+        except OSError:  # another process finished the same build first
+            shutil.rmtree(staged)
+    return folder
+
+
+def _bundled(name: str):
+    if name == BUNDLED[0]:
+        return _read_gguf(manifest.path("smollm2-gguf"))
+    source = build_bundled()
+    return ungroup(LlamaForCausalLM.from_pretrained(source)), AutoTokenizer.from_pretrained(source)
+
+
+def _read_gguf(path: Path):
+    source, kwargs = str(path.parent), {"gguf_file": path.name}
+    loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **kwargs)
+    settings = loaded.config.to_dict()
+    for key in ("quantization_config", "_name_or_path"):
+        settings.pop(key, None)
+    plain = LlamaForCausalLM(LlamaConfig(**settings))
+    plain.load_state_dict(loaded.state_dict(), strict=True)
+    plain.generation_config = loaded.generation_config
+    return plain, AutoTokenizer.from_pretrained(source, **kwargs)
+
+
+def _load_dense(source: str, dtype: torch.dtype):
+    """A model with every weight from its checkpoint: transformers would draw missing ones at random."""
+    # a wrong size is let through here, since the report names the tensor and transformers' own error does not
+    report = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, info = _from_pretrained(AutoModelForCausalLM, source, dtype=dtype, **report)
+    resized = sorted(name for name, *_ in info["mismatched_keys"])
+    for names, problem in ((sorted(info["missing_keys"]), "missing"), (resized, "of another size")):
+        if names:
+            raise StudyError(
+                f"the weights of {source!r} do not fit its config: {len(names)} {problem}, first {names[0]}"
+            )
+    return model
+
+
+def _from_pretrained(auto_class, source: str, **kwargs):
+    """``from_pretrained`` that never waits for a hub that cannot answer, and fails in one line.
+
+    A model of the hub cache is read as a folder: by its id, transformers asks the hub for files that it lacks.
+    """
+    folder = source if Path(source).is_dir() else hub_snapshot(source)
+    if folder is None and not _hub_answers():
+        raise StudyError(
+            f"model {source!r} is not in the local cache and {constants.ENDPOINT} is not within reach; give a folder"
+        )
+    if folder is not None:
+        try:
+            return _load(auto_class, source, folder, local_files_only=True, **kwargs)
+        except StudyError:
+            if folder == source or not _hub_answers():
+                raise
+    return _load(auto_class, source, source, **kwargs)  # fetches what the cache does not hold
+
+
+def _hub_answers() -> bool:
+    return not constants.HF_HUB_OFFLINE and hub.reachable(constants.ENDPOINT)
+
+
+def _load(auto_class, name: str, source: str | Path, **kwargs):
+    try:
+        with _quiet():
+            return auto_class.from_pretrained(source, trust_remote_code=False, **kwargs)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = textwrap.shorten(str(error), 200) or type(error).__name__
+        raise StudyError(f"cannot load the {auto_class.__name__[4:]} of {name!r}: {reason}") from error
+
+
+@contextmanager
+def _quiet():
+    """Without transformers' load reports, and off a terminal without its bars: what matters is raised instead."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,55 @@
+"""Which model is meant, and the digest that stands for it in fingerprints. Imports nothing heavy."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from ..errors import StudyError
+from . import manifest
+
+BUNDLED = ("smollm2-135m-instruct", "smollm2-135m-instruct-ungrouped")
+
+
+def is_bundled(name: str) -> bool:
+    """Whether ``name`` needs neither a folder nor a hub."""
+    return name in BUNDLED
+
+
+def hub_snapshot(name: str) -> Path | None:
+    """The folder, named by its commit, in which the local hub cache holds a hub model, or ``None``.
+
+    It may hold some of the model's files only.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    cache = Path(os.environ.get("HF_HOME", home)) / "hub"
+    repository = Path(os.environ.get("HF_HUB_CACHE", cache)).expanduser() / f"models--{name.replace('/', '--')}"
+    reference = repository / "refs" / "main"
+    if not reference.is_file():
+        return None
+    snapshot = repository / "snapshots" / reference.read_text().strip()
+    return snapshot if snapshot.is_dir() else None
+
+
+def source_digest(name: str) -> str:
+    """A short text that changes whenever the model behind ``name`` changes.
+
+    Bundled: the manifest's checksum. Folder: sha256 over its JSON and safetensors files. Hub id: the cached commit.
+    """
+    if is_bundled(name):
+        return f"{name}@{manifest.entries()['smollm2-gguf'].sha256}"
+    folder = Path(name)
+    if folder.is_dir():
+        return f"folder@{_folder_digest(folder)}"
+    snapshot = hub_snapshot(name)
+    return f"{name}@{snapshot.name if snapshot else 'main'}"
+
+
+def _folder_digest(folder: Path) -> str:
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors"))
+    if not files:
+        raise StudyError(f"model folder {str(folder)!r} holds no .json or .safetensors file")
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as handle:
+            total.update(path.name.encode() + hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()

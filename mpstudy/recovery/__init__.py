@@ -1,0 +1,1 @@
+"""LoRA recovery: examples in batches, settings, the training loop, the adapter."""

@@ -1,0 +1,135 @@
+"""Recovery: LoRA fine-tuning of a pruned model on instructions, merged in fp32.
+
+The recipe is LLM-Pruner's (arXiv 2305.11627, section 4.1): PEFT LoRA on all seven projections, Alpaca's prompt
+template, loss on the response alone, AdamW with linear warm-up and decay. Its sizes are scaled by the profile.
+"""
+
+import copy
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+
+from ..errors import StudyError
+from ..store import tensorfile
+from ..store.digests import tokens_digest, weights_digest
+from ..structure.families import linear_layers
+from . import loop
+from .dropout import Dropout
+from .examples import encode
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Trained LoRA weights by PEFT's names. ``meta`` holds the recipe, the digest of the ``base`` that they belong to,
+    the ``best_step`` that they are from and ``history``, one row per step.
+    """
+
+    weights: dict[str, torch.Tensor]
+    meta: dict
+
+    def save(self, path: str | Path) -> None:
+        """Write safetensors with ``meta`` in the metadata."""
+        tensorfile.save(path, "adapter", self.weights, self.meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Adapter":
+        """Read what :meth:`save` wrote; anything else raises :class:`StudyError`."""
+        return cls(*tensorfile.load(path, "adapter"))
+
+
+def train_adapter(
+    model,
+    tokenizer,
+    rows,
+    validation,
+    *,
+    recipe: Recipe,
+    seed: int = 0,
+    log=lambda row: None,
+    state: str | Path | None = None,
+    save_every: int = 20,
+) -> Adapter:
+    """Train LoRA weights for ``model``, which is not changed, and return those with the lowest validation loss.
+
+    ``rows`` and ``validation`` are instructions (``instruction``, ``input``, ``output``). ``seed`` draws the data
+    order, the initial LoRA weights and the dropout; no global random state is changed. ``log`` receives a row after
+    every step (``step``, ``steps``, ``loss``) and where the validation loss (nats per target token) was measured:
+    before the first step and after each quarter.
+
+    ``state``: a file that keeps the training after every ``save_every`` steps. A call that finds it goes on from there
+    and ends with the same bits on the same machine; at the end it is deleted. In several processes, which
+    ``accelerate launch`` or ``torchrun`` starts, each makes the same call and gets the same adapter.
+
+    Raises :class:`StudyError` when ``state`` belongs to another training, when the warm-up is not shorter than the
+    training, and when a loss is not finite (naming the step).
+    """
+    examples, held_out = (encode(tokenizer, part, recipe.cutoff, recipe.loss_on) for part in (rows, validation))
+    steps = recipe.steps(len(examples))
+    measured = {math.ceil(steps * quarter / 4) for quarter in (1, 2, 3, 4)}
+    meta = {"recipe": asdict(recipe), "seed": seed, "base": weights_digest(model)}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        base = copy.deepcopy(model)  # in fp32, unless the launcher asks for half precision: then LoRA alone is fp32
+        lora = with_lora(base.float() if loop.accelerator().mixed_precision == "no" else base, recipe)
+        training = loop.Loop(lora, recipe, steps, seed)
+        key = meta | {"examples": _digest(examples), "validation": _digest(held_out)}
+        key |= {"processes": training.accelerator.num_processes}
+        progress = loop.load(state, key, training) if state and Path(state).exists() else loop.Progress()
+        for row in progress.history:
+            log(row)
+
+        def add(row):
+            progress.add(row, training.weights)
+            if training.is_main:
+                log(row)
+
+        if not progress.history:
+            add({"step": 0, "steps": steps, "validation_loss": training.mean_loss(held_out)})
+        for step, chosen in list(enumerate(training.order(len(examples)), start=1))[progress.step :]:
+            row = {"step": step, "steps": steps, "loss": training.step(step, [examples[i] for i in chosen])}
+            if step in measured:
+                row["validation_loss"] = training.mean_loss(held_out)
+            add(row)
+            if state and step % save_every == 0 and step < steps:
+                loop.save(state, key, training, progress)
+    if state and training.is_main:
+        Path(state).unlink(missing_ok=True)
+    return Adapter(progress.best, meta | {"best_step": progress.best_step, "history": progress.history})
+
+
+def merge_adapter(model, adapter: Adapter):
+    """A copy of ``model`` in fp32 with the adapter's update added to its weights.
+
+    Raises :class:`StudyError` when the adapter was trained on another model or changes nothing.
+    """
+    if adapter.meta["base"] != weights_digest(model):
+        raise StudyError("the adapter does not fit this model: it was trained on another pruned model")
+    if not any(bool(value.any()) for name, value in adapter.weights.items() if "lora_B" in name):
+        raise StudyError("the adapter changes nothing: all its lora_B weights are zero")
+    with torch.random.fork_rng():  # PEFT draws initial weights, which are then replaced
+        lora = with_lora(copy.deepcopy(model).float(), Recipe(**adapter.meta["recipe"]))
+    set_peft_model_state_dict(lora, adapter.weights)
+    return lora.merge_and_unload().eval()
+
+
+def _digest(examples) -> str:
+    return tokens_digest([torch.tensor(part) for example in examples for part in example])
+
+
+def with_lora(model, recipe: Recipe):
+    """``model`` with PEFT's LoRA on all linear layers of its blocks (for Llama, the seven projections), in place;
+    nothing else can be trained any more. Raises :class:`StudyError` for a family without adapter.
+    """
+    sizes = {"r": recipe.r, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
+    with warnings.catch_warnings():  # PEFT asks transformers by a name that is going away
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        lora = get_peft_model(model, LoraConfig(target_modules=linear_layers(model), task_type="CAUSAL_LM", **sizes))
+    for name, module in list(lora.named_modules()) if recipe.dropout else []:
+        if name.endswith(".lora_dropout"):
+            module["default"] = Dropout(recipe.dropout)
+    return lora

@@ -1,0 +1,1 @@
+"""Profiles of notebooks executed, fingerprinted, published and compared."""

@@ -1,0 +1,210 @@
+"""Pages that open in a browser with no server and no network: one a notebook, an index for each profile.
+
+Figures and tables are taken as the notebooks wrote them: ``figures/<run>/<name>.png`` (with ``.pdf`` and
+``.csv`` beside it) and ``tables/<run>/<name>.csv``; a text file ``<name>.txt`` beside either is its caption.
+"""
+
+import csv
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+
+from ..errors import StudyError
+from .progress import duration
+
+TEMPLATES = Path(__file__).with_name("templates")
+MAX_ROWS = 40  # of a table shown on the index; the CSV holds the rest
+LOCAL_ONLY = {"smoke", "interactive"}  # git-ignored, so the committed list of studies must not name them
+
+
+def write_pages(home: Path, description: str = "") -> Path:
+    """(Re)write ``<home>/index.html`` and the list of studies above it; returns the former's path.
+
+    Equal results give equal pages, byte for byte.
+    """
+    results = load_results(home)
+    runs = [_run_view(home, result) for result in results]
+    page = home / "index.html"
+    page.write_text(
+        _render(
+            "profile.html.j2",
+            profile=home.name,
+            description=description,
+            runs=runs,
+            shown_first=sorted(runs, key=lambda run: not run["needs"]),
+            facts=_facts(results),
+            total=duration(_total(results)),
+        ),
+        encoding="utf-8",
+    )
+    _write_studies(home.parent)
+    return page
+
+
+def load_results(home: Path) -> list[dict]:
+    """The finished results in a profile's report folder, by run name; StudyError if there is none."""
+    files = sorted((home / "results").glob("*.json"))
+    if not files:
+        raise StudyError(f"no finished results in {home}; run `python -m mpstudy reproduce --profile {home.name}`")
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def write_notebook_page(notebook: Path, page: Path) -> None:
+    """An executed notebook as one self-contained HTML file; figures are embedded, nothing is loaded."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        template_name="basic",
+        embed_images=True,
+        exclude_anchor_links=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    body, _ = exporter.from_filename(str(notebook))
+    title, _ = _title(notebook)
+    page.write_text(_render("notebook.html.j2", title=title, notebook=notebook.name, body=body), encoding="utf-8")
+
+
+def rebuild(home: Path, description: str = "") -> Path:
+    """Write every page of a profile anew from its executed notebooks and results."""
+    for result in load_results(home):
+        notebook = home / f"{result['run']}.ipynb"
+        if not notebook.is_file():
+            raise StudyError(f"{result['run']}: its executed notebook is missing in {home}")
+        write_notebook_page(notebook, notebook.with_suffix(".html"))
+    return write_pages(home, description)
+
+
+def _write_studies(reports: Path) -> None:
+    studies = []
+    for folder in sorted(path.parent for path in reports.glob("*/results")):
+        if folder.name not in LOCAL_ONLY and (folder / "index.html").is_file() and any(folder.glob("results/*.json")):
+            results = load_results(folder)
+            studies.append(
+                {
+                    "name": folder.name,
+                    "runs": len(results),
+                    "time": duration(_total(results)),
+                    "models": _unique(result["parameters"].get("model") for result in results),
+                    "date": _date(results),
+                }
+            )
+    if studies:
+        (reports / "index.html").write_text(_render("studies.html.j2", studies=studies), encoding="utf-8")
+
+
+def _render(template: str, **values) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _run_view(home: Path, result: dict) -> dict:
+    """What the index shows of one run."""
+    title, lead = _title(home / f"{result['run']}.ipynb")
+    files, facts = set(result["files"]), result["provenance"]
+    figures = [_figure(home, name, files) for name in sorted(files) if re.fullmatch(r"figures/.+\.png", name)]
+    tables = [_table(home, name, files) for name in sorted(files) if re.fullmatch(r"tables/.+\.csv", name)]
+    stages = [f"{stage['name']} {duration(stage['seconds'])}" for stage in facts["stages"]]
+    estimate = facts["estimate_minutes"]
+    return {
+        "name": result["run"],
+        "title": title,
+        "lead": lead,
+        "needs": result["needs"],
+        "figures": figures,
+        "tables": tables,
+        "time": duration(facts["wall_seconds"]),
+        "stages": stages,
+        "estimate": duration(estimate * 60) if estimate else "–",
+        "memory": f"{facts['peak_memory_gb']:.1f} GB",
+        "parameters": json.dumps(result["parameters"], ensure_ascii=False, indent=1),
+    }
+
+
+def _figure(home: Path, name: str, files: set[str]) -> dict:
+    stem = name.removesuffix(".png")
+    others = [(suffix.upper(), f"{stem}.{suffix}") for suffix in ("pdf", "png", "csv") if f"{stem}.{suffix}" in files]
+    return {"image": name, "caption": _caption(home, stem), "others": others}
+
+
+def _table(home: Path, name: str, files: set[str]) -> dict:
+    stem = name.removesuffix(".csv")
+    with (home / name).open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    numeric = [all(re.match(r"[-+−]?[\d.]|$|nan", row[i]) for row in rows if i < len(row)) for i in range(len(header))]
+    others = [(suffix.upper(), f"{stem}.{suffix}") for suffix in ("csv", "tex", "md") if f"{stem}.{suffix}" in files]
+    return {
+        "caption": _caption(home, stem),
+        "header": list(zip(header, numeric, strict=True)),
+        "rows": [list(zip(row, numeric, strict=False)) for row in rows[:MAX_ROWS]],
+        "hidden": max(0, len(rows) - MAX_ROWS),
+        "others": others,
+    }
+
+
+def _caption(home: Path, stem: str) -> str:
+    text = home / f"{stem}.txt"
+    return text.read_text(encoding="utf-8").strip() if text.is_file() else Path(stem).name.replace("_", " ")
+
+
+def _title(notebook: Path) -> tuple[str, str]:
+    """First heading of a notebook and the first paragraph under it, as plain text."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    title, _, rest = (texts[0] if texts else "").partition("\n")
+    if not title.startswith("#"):
+        return notebook.stem, ""
+    paragraph = " ".join(rest.strip().split("\n\n")[0].split())
+    return _undress(title.lstrip("# ")), _undress(paragraph) if not paragraph.startswith(("#", "-", "|")) else ""
+
+
+def _undress(markdown: str) -> str:
+    """Text without emphasis, code marks and link targets."""
+    return re.sub(r"[*`]|\[|\]\([^)]*\)", "", markdown).strip()
+
+
+def _facts(results: list[dict]) -> list[tuple[str, str]]:
+    """The provenance block; where runs differ, every value that occurs."""
+    facts = [result["provenance"] for result in results]
+    versions = [f"{name} {number}" for fact in facts for name, number in fact["packages"].items() if number]
+    revisions = [
+        fact["git"]["revision"][:12] + (" with uncommitted changes" if fact["git"]["dirty"] else "")
+        for fact in facts
+        if fact["git"]["revision"]
+    ]
+    machines = [f"{fact['cpu']}, {fact['cores']} cores, {fact['memory_gb']:g} GB" for fact in facts]
+    rows = {
+        "Measured": [_date(results)],
+        "Machine": machines,
+        "GPU": [fact.get("gpu") for fact in facts],
+        "Threads": [str(fact["threads"]) for fact in facts],
+        "Number format": [fact.get("dtype") for fact in facts],
+        "Peak memory": [f"{max(fact['peak_memory_gb'] for fact in facts):.1f} GB"],
+        "Model": [result["parameters"].get("model") for result in results],
+        "System": [f"{fact['platform']}, Python {fact['python']}" for fact in facts],
+        "Packages": [f"mpstudy {fact['mpstudy']}" for fact in facts] + versions,
+        "Code": revisions,
+    }
+    return [(name, text) for name, values in rows.items() if (text := _unique(values))]
+
+
+def _unique(values) -> str:
+    return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+def _date(results: list[dict]) -> str:
+    days = sorted(datetime.fromisoformat(result["provenance"]["started"]).date() for result in results)
+    return str(days[0]) if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+
+
+def _total(results: list[dict]) -> float:
+    return sum(result["provenance"]["wall_seconds"] for result in results)

@@ -1,0 +1,266 @@
+"""Profiles: the grid of runs a study makes, checked strictly before the first of them starts.
+
+A profile is a flat YAML file in ``notebooks/profiles``::
+
+    description: The whole study on two CPU cores.
+    threads: 2                # of each notebook's kernel
+    memory_gb: 6              # peak of one kernel
+    disk_gb: 2                # needed free space
+    reference_seconds: 0.5    # the speed probe on the machine the minutes were measured on
+    tolerances:               # for `verify`: compared columns; `exact` makes a float column a key of the rows
+      ratio: exact
+      perplexity: {rel: 0.01}
+    runs:
+      - name: 20_moreau_pruning
+        notebook: 20_moreau_pruning
+        minutes: 20           # measured on the reference machine
+        needs: []             # names of runs whose results it reads
+        parameters: {seeds: [0, 1, 2]}
+        verify: {seeds: [0]}  # what `verify` changes to stay cheap; leave out what it cannot afford
+        verify_minutes: 7     # what is then left of the minutes
+"""
+
+import ast
+import json
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from ..errors import StudyError, check_choice
+from ..store.paths import PROFILES
+
+_PROFILE = {
+    "description": str,
+    "threads": int,
+    "memory_gb": float,
+    "disk_gb": float,
+    "reference_seconds": float,
+    "runs": list,
+    "tolerances": dict,
+}
+_RUN = {
+    "name": str,
+    "notebook": str,
+    "minutes": float,
+    "needs": list,
+    "parameters": dict,
+    "verify": dict,
+    "verify_minutes": float,
+}
+_OPTIONAL = {"tolerances", "needs", "parameters", "verify", "verify_minutes"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run: a notebook with every one of its parameters. ``verify`` overrides some of them, or is None."""
+
+    name: str
+    notebook: Path
+    parameters: dict
+    minutes: float = 0.0
+    needs: tuple[str, ...] = ()
+    verify: dict | None = None
+    verify_minutes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one ``reproduce`` makes, and the cost it states before it starts."""
+
+    name: str
+    runs: tuple[Spec, ...]
+    description: str = ""
+    threads: int = 1
+    memory_gb: float = 0.0
+    disk_gb: float = 0.0
+    reference_seconds: float = 0.0
+    tolerances: dict = field(default_factory=dict)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-4`` as text; here it is the number everyone means."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str):
+    """The value of a YAML text; StudyError with the first line of the complaint if it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise StudyError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def notebook_parameters(path: Path) -> dict:
+    """Names and defaults from the notebook's cell tagged ``parameters`` (plain ``name = literal`` lines)."""
+    cells = [cell for cell in read_cells(path) if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    if len(cells) != 1:
+        raise StudyError(f"{path.name}: exactly one cell must be tagged `parameters`, found {len(cells)}")
+    defaults = {}
+    for line in ast.parse("".join(cells[0]["source"])).body:
+        plain = isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name)
+        try:
+            if not plain:
+                raise ValueError("not an assignment")
+            defaults[line.targets[0].id] = ast.literal_eval(line.value)
+        except ValueError as error:
+            where = f"{path.name}, parameters cell, line {line.lineno}"
+            raise StudyError(f"{where}: only `name = literal` lines may stand there") from error
+    return defaults
+
+
+def read_cells(path: Path) -> list[dict]:
+    """The cells of a notebook file as plain dictionaries; StudyError if there is no such notebook."""
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.ipynb")))
+        raise StudyError(f"unknown notebook {path.stem!r}; known: {known}")
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def merge_parameters(notebook: Path, overrides: dict) -> dict:
+    """The notebook's defaults with ``overrides``, after every strict check (names, types, meaning)."""
+    from . import checks
+
+    defaults = notebook_parameters(notebook)
+    for name in overrides:
+        check_choice(f"parameter of {notebook.stem}", name, defaults)
+    parameters = {
+        name: _typed(f"parameter {name!r} of {notebook.stem}", overrides.get(name, default), default)
+        for name, default in defaults.items()
+    }
+    seeds = parameters.get("seeds", [])
+    if len(set(seeds)) != len(seeds):
+        raise StudyError(f"parameter 'seeds' of {notebook.stem} names a seed twice: {seeds}")
+    checks.validate(parameters)
+    return parameters
+
+
+def _typed(what: str, value, default):
+    """``value`` if it has the type of ``default`` (an int may stand for a float), else a StudyError."""
+    if default is None:
+        return value
+    if isinstance(default, float) and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise StudyError(f"{what} must be finite, not {value}")
+        return float(value)
+    if type(value) is not type(default):
+        wanted, got = type(default).__name__, type(value).__name__
+        raise StudyError(f"{what} must be {wanted} (such as {default!r}), not {got} ({value!r})")
+    if isinstance(default, list) and default:
+        if not value:
+            raise StudyError(f"{what} must not be empty")
+        return [_typed(f"element {i} of {what}", element, default[0]) for i, element in enumerate(value)]
+    return value
+
+
+def load_profile(name: str, folder: Path = PROFILES) -> Profile:
+    """Read and check ``<folder>/<name>.yaml`` with all of its runs. Notebooks lie beside ``folder``."""
+    check_choice("profile", name, [file.stem for file in folder.glob("*.yaml")])
+    raw = _checked(f"profile {name}", parse_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8")), _PROFILE)
+    runs = []
+    for index, entry in enumerate(raw.pop("runs"), start=1):
+        runs.append(_spec(_checked(f"profile {name}, run {index}", entry, _RUN), folder.parent, runs))
+    if not runs:
+        raise StudyError(f"profile {name}: runs must not be empty")
+    for column, tolerance in raw.get("tolerances", {}).items():
+        _check_tolerance(name, column, tolerance)
+    return Profile(name=name, runs=tuple(runs), **raw)
+
+
+def _spec(entry: dict, notebooks: Path, before: list[Spec]) -> Spec:
+    """One run of a profile; it may need only runs that stand ``before`` it, so there are no cycles."""
+    name, known = check_name(entry["name"]), {spec.name: spec for spec in before}
+    if name in known:
+        raise StudyError(f"two runs have the name {name!r}")
+    for needed in entry.get("needs", []):
+        check_choice(f"run in needs of {name} (must stand before it)", needed, known)
+        if "verify" in entry and known[needed].verify is None:
+            raise StudyError(f"run {name} has `verify` but needs {needed}, which has none")
+    notebook = notebooks / f"{entry['notebook']}.ipynb"
+    parameters = merge_parameters(notebook, entry.get("parameters", {}))
+    if "verify" in entry:
+        merge_parameters(notebook, parameters | entry["verify"])
+    return Spec(
+        name,
+        notebook,
+        parameters,
+        minutes=entry["minutes"],
+        needs=tuple(entry.get("needs", [])),
+        verify=entry.get("verify"),
+        verify_minutes=entry.get("verify_minutes", entry["minutes"]),
+    )
+
+
+def check_name(name: str) -> str:
+    """``name`` if it can name a run's files, else a StudyError."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise StudyError(f"run name {name!r} may hold letters, digits, '_', '-' and '.' only")
+    return name
+
+
+def _checked(what: str, raw, schema: dict) -> dict:
+    """``raw`` with known keys of the right types only."""
+    if not isinstance(raw, dict):
+        raise StudyError(f"{what}: expected `key: value` lines")
+    for key in raw:
+        check_choice(f"key in {what}", key, schema)
+    for key in schema.keys() - _OPTIONAL - raw.keys():
+        raise StudyError(f"{what}: {key} is missing")
+    typed = {key: _typed(f"{key} in {what}", value, schema[key]()) for key, value in raw.items()}
+    for key, value in typed.items():
+        if isinstance(value, (int, float)) and value < (1 if key == "threads" else 0):
+            raise StudyError(f"{key} in {what} is too small: {value}")
+    return typed
+
+
+def _check_tolerance(profile: str, column: str, tolerance) -> None:
+    exact = tolerance == "exact"
+    bound = isinstance(tolerance, dict) and len(tolerance) == 1 and next(iter(tolerance)) in ("rel", "abs")
+    if not exact and not (bound and all(type(x) in (int, float) and x >= 0 for x in tolerance.values())):
+        raise StudyError(f"profile {profile}: tolerance of {column} must be `exact`, `{{rel: x}}` or `{{abs: x}}`")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"3"`` -> [0, 1, 2]; ``"4,7"`` -> [4, 7] (``"4,"`` is the one seed 4)."""
+    try:
+        seeds = [int(part) for part in text.split(",") if part] if "," in text else list(range(int(text)))
+    except ValueError as error:
+        raise StudyError(f"seeds must be a count or a comma list of whole numbers, not {text!r}") from error
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise StudyError(f"seeds must be one or more different non-negative numbers, not {text!r}")
+    return seeds
+
+
+def with_seeds(profile: Profile, seeds: list[int]) -> Profile:
+    """The profile with other seeds in every run that has a parameter ``seeds``; its minutes scale along."""
+    return replace(profile, runs=tuple(_reseeded(spec, seeds) for spec in profile.runs))
+
+
+def _reseeded(spec: Spec, seeds: list[int]) -> Spec:
+    if "seeds" not in spec.parameters:
+        return spec
+    parameters = merge_parameters(spec.notebook, spec.parameters | {"seeds": seeds})
+    minutes = spec.minutes * len(seeds) / len(spec.parameters["seeds"])
+    return replace(spec, parameters=parameters, minutes=minutes)
+
+
+def for_verify(profile: Profile) -> Profile:
+    """The runs that can be verified, with their reduced parameters; StudyError if there is none."""
+    runs = tuple(
+        replace(
+            spec,
+            parameters=merge_parameters(spec.notebook, spec.parameters | spec.verify),
+            minutes=spec.verify_minutes,
+        )
+        for spec in profile.runs
+        if spec.verify is not None
+    )
+    if not runs:
+        raise StudyError(f"profile {profile.name} has no run with `verify` parameters")
+    return replace(profile, runs=runs)

@@ -1,0 +1,217 @@
+"""The unit of work: one notebook with one set of parameters becomes one result, or nothing at all.
+
+Validate, fingerprint, skip what is finished, execute with Papermill in ``reports/<profile>/work/<run>``, then
+move figures, tables, notebook and page into place and write ``results/<run>.json`` last, in one atomic step.
+Whatever kills a run, at whatever point, the study goes on with that run when it is started again.
+"""
+
+import fcntl
+import json
+import os
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import StudyError, check_choice
+from ..store.paths import PROFILES, REPORTS
+from . import machine, pages
+from .execute import execute
+from .fingerprint import fingerprint, sha256
+from .profiles import Profile, Spec, load_profile, with_seeds
+from .progress import Progress, duration
+
+
+def reproduce(
+    name: str,
+    *,
+    seeds: list[int] | None = None,
+    jobs: int = 1,
+    reports: Path = REPORTS,
+    only: str | None = None,
+    again: bool = False,
+    folder: Path = PROFILES,
+) -> list[str]:
+    """Execute what is missing of a profile; returns the names of the runs that were executed.
+
+    ``seeds`` replaces the parameter of that name in every run; ``only`` limits the work to one run and what
+    it needs; ``again`` first forgets the finished results; ``jobs`` runs share the profile's threads. Raises
+    StudyError on any bad input before the first notebook starts, and after a notebook that failed.
+    """
+    profile = load_profile(name, folder)
+    if seeds is not None:
+        profile = with_seeds(profile, seeds)
+    if only is not None:
+        profile = _with_needs(profile, only)
+    executed = run_profile(profile, Path(reports).resolve(), jobs=jobs, again=again)
+    print_page(Path(reports), profile.name)
+    return executed
+
+
+def print_page(reports: Path, profile: str) -> None:
+    """Say where the page of a profile's report lies, as seen from here."""
+    print(f"report: {os.path.relpath(reports / profile / 'index.html')}")
+
+
+def run_profile(
+    profile: Profile,
+    reports: Path,
+    *,
+    jobs: int = 1,
+    again: bool = False,
+    environment: dict[str, str] | None = None,
+) -> list[str]:
+    """As :func:`reproduce`, for a profile already loaded; ``environment`` is added to each kernel's."""
+    if jobs < 1:
+        raise StudyError(f"jobs must be at least 1, not {jobs}")
+    home = reports / profile.name
+    with _locked(home):
+        prints = fingerprints(profile)
+        due = list(profile.runs) if again else _due(profile, home, prints)
+        if due:
+            estimates = _announce(profile, due, home, jobs)
+            for spec in due:  # an outdated result must not be read or shown, and `again` survives a kill
+                result_file(home, spec.name).unlink(missing_ok=True)
+            threads = max(1, profile.threads // jobs)
+
+            def unit(spec: Spec, work: Path) -> None:
+                execute(spec, home, work, prints[spec.name], threads, estimates[spec.name], environment or {})
+
+            _execute_all(due, home, unit, estimates, jobs)
+        else:
+            print(
+                f"{profile.name}: nothing to do, all {len(profile.runs)} runs are finished and unchanged "
+                f"(`--again` executes them anew)"
+            )
+        pages.write_pages(home, profile.description)
+    return [spec.name for spec in due]
+
+
+def result_file(home: Path, run: str) -> Path:
+    return home / "results" / f"{run}.json"
+
+
+def fingerprints(profile: Profile) -> dict[str, str]:
+    """The fingerprint of every run; a run stands behind those it needs."""
+    prints: dict[str, str] = {}
+    for spec in profile.runs:
+        needs = {name: prints[name] for name in spec.needs}
+        prints[spec.name] = fingerprint(spec, profile.threads, needs)
+    return prints
+
+
+def _with_needs(profile: Profile, only: str) -> Profile:
+    check_choice("run", only, [spec.name for spec in profile.runs])
+    wanted = {only}
+    for spec in reversed(profile.runs):
+        if spec.name in wanted:
+            wanted |= set(spec.needs)
+    return replace(profile, runs=tuple(spec for spec in profile.runs if spec.name in wanted))
+
+
+def _due(profile: Profile, home: Path, prints: dict[str, str]) -> list[Spec]:
+    """The runs to execute: no result, an outdated one, or one that read other results than are there now."""
+    due: list[Spec] = []
+    for spec in profile.runs:
+        waits = any(other.name in spec.needs for other in due)
+        if waits or not _finished(spec, home, prints[spec.name]):
+            due.append(spec)
+    return due
+
+
+def _finished(spec: Spec, home: Path, fingerprint_now: str) -> bool:
+    file = result_file(home, spec.name)
+    if not file.is_file():
+        return False
+    result = json.loads(file.read_text(encoding="utf-8"))
+    return (
+        result["fingerprint"] == fingerprint_now
+        and result["needs"] == {name: sha256(result_file(home, name)) for name in spec.needs}
+        and all((home / name).is_file() for name in result["files"])
+    )
+
+
+@contextmanager
+def _locked(home: Path):
+    """One runner at a time in a report folder. The lock dies with the process, however that ends."""
+    work = home / "work"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / ".lock").open("w")
+    except OSError as error:
+        raise StudyError(f"cannot write to the report folder {home}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyError(f"another process is working in {home}; wait for it or use --reports") from error
+        yield
+
+
+def _announce(profile: Profile, due: list[Spec], home: Path, jobs: int) -> dict[str, float]:
+    """Print what the runs will cost, refuse a full disk, and return the expected seconds of each."""
+    if profile.disk_gb:
+        free = machine.free_disk_gb(home)
+        if free < profile.disk_gb:
+            raise StudyError(f"no disk space: {profile.name} needs {profile.disk_gb:g} GB free, {free:.2f} GB are")
+    available, needed = machine.available_memory_gb(), profile.memory_gb * jobs
+    if available is not None and available < needed:
+        print(f"warning: about {needed:g} GB of memory needed, {available:.1f} GB available")
+    speed = 0.0
+    if profile.reference_seconds:
+        speed = machine.probe_seconds(profile.threads) / profile.reference_seconds
+    estimates = {spec.name: spec.minutes * 60 * speed for spec in due}
+    total = Progress(estimates, jobs).remaining_seconds()
+    cost = f"about {duration(total)}, {needed:g} GB memory, {profile.disk_gb:g} GB disk" if total else "no estimate"
+    print(f"{profile.name}: {len(due)} of {len(profile.runs)} runs to execute; {cost}")
+    return estimates
+
+
+def _execute_all(
+    due: list[Spec], home: Path, unit: Callable[[Spec, Path], None], estimates: dict[str, float], jobs: int
+) -> None:
+    """Execute runs as soon as those they need are done, ``jobs`` at once; raise the first failure at the end.
+
+    The workers are daemon threads: Ctrl-C ends the runner at once, and each kernel ends with its runner.
+    """
+    progress, outcomes = Progress(estimates, jobs), queue.Queue()
+    waiting, active, failure = list(due), set(), None
+
+    def worker(spec: Spec, work: Path) -> None:
+        try:
+            unit(spec, work)
+            outcomes.put((spec.name, None))
+        except Exception as error:  # handed to the main thread, which raises it
+            outcomes.put((spec.name, error))
+
+    while active or (waiting and failure is None):
+        unfinished = {spec.name for spec in waiting} | active
+        ready = [spec for spec in waiting if failure is None and not unfinished & set(spec.needs)]
+        for spec in ready[: jobs - len(active)]:
+            waiting.remove(spec)
+            active.add(spec.name)
+            work = _new_folder(home / "work" / spec.name)
+            progress.begin(spec.name, work / "progress.jsonl")
+            threading.Thread(target=worker, args=(spec, work), daemon=True).start()
+        try:
+            name, error = outcomes.get(timeout=0.3)
+        except queue.Empty:
+            progress.poll()
+            continue
+        active.remove(name)
+        progress.end(name, "failed" if error else "done")
+        failure = failure or error
+    progress.close()
+    if failure is not None:
+        raise failure
+
+
+def _new_folder(parent: Path) -> Path:
+    """An empty folder with a new name: the kernel of a killed runner may still write to its old one."""
+    shutil.rmtree(parent, ignore_errors=True)
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=parent))

@@ -1,0 +1,73 @@
+"""Number-format arithmetic: a model that computes in bfloat16 or float16, and does not only store its weights so.
+
+On a GPU the weights are cast and the arithmetic is native. Native half precision on a CPU is some thirty times slower
+than fp32, so there it is emulated: the weights, the floating-point inputs and outputs of every module, and the
+gradients that flow back through them, are rounded to the format. Inside a module the work stays in fp32, as matrix
+units for half precision accumulate.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..errors import check_choice
+
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@contextmanager
+def arithmetic(model: nn.Module, fmt: str, *, native: bool | None = None):
+    """Let ``model`` compute in ``fmt`` (``bfloat16`` or ``float16``); its weights are the same bits afterwards.
+
+    ``native``: by default where the model is not on a CPU.
+    """
+    check_choice("number format of the arithmetic", fmt, HALVES)
+    dtype, hooks = HALVES[fmt], []
+    native = next(model.parameters()).device.type != "cpu" if native is None else native
+    originals = {parameter: parameter.data for parameter in model.parameters()}
+    try:
+        for parameter, value in originals.items():
+            parameter.data = value.to(dtype) if native else value.to(dtype).to(value.dtype)
+        if not native:
+            hooks += [hook for module in model.modules() for hook in _rounding(module, dtype)]
+        model.arithmetic = fmt
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, value in originals.items():
+            parameter.data = value
+        del model.arithmetic
+
+
+def name_of(model: nn.Module) -> str | None:
+    """The format that ``model`` computes in now, ``None`` outside of :func:`arithmetic`."""
+    return getattr(model, "arithmetic", None)
+
+
+def _rounding(module: nn.Module, dtype: torch.dtype):
+    yield module.register_forward_pre_hook(lambda _, inputs: _each(inputs, dtype))
+    yield module.register_forward_hook(lambda _, inputs, output: _each(output, dtype))
+
+
+def _each(value, dtype: torch.dtype):
+    """``value`` with its floating-point tensors rounded; what is neither a tensor nor a tuple passes."""
+    if isinstance(value, tuple):
+        return tuple(_each(part, dtype) for part in value)
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return _Rounded.apply(value, dtype)
+    return value
+
+
+class _Rounded(torch.autograd.Function):
+    """The nearest values of a format, in the forward and in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, value, dtype):
+        ctx.dtype = dtype
+        return value.to(dtype).to(value.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.to(ctx.dtype).to(gradient.dtype), None

@@ -1,0 +1,1 @@
+"""Files that are whole or absent, digests, and computed results kept by content."""

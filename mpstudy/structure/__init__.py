@@ -1,0 +1,1 @@
+"""From a model to a smaller one: families, prunable units, scores, plans, surgery, checkpoints."""

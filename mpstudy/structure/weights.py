@@ -1,0 +1,73 @@
+"""Weights that are changed for a while and put back bit for bit, and the noise that is added to them."""
+
+import hashlib
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..errors import StudyError
+
+
+@contextmanager
+def restored(weights: dict[str, torch.Tensor]):
+    """Give copies of ``weights`` to the block, and put the very same bits back afterwards.
+
+    Raises :class:`StudyError` for a weight that Accelerate loads for each use: there is nothing to write to.
+    """
+    if away := [name for name, weight in weights.items() if weight.is_meta]:
+        raise StudyError(f"{away[0]} is offloaded and cannot be changed in place; load the model without offloading")
+    saved = {name: weight.detach().clone() for name, weight in weights.items()}
+    try:
+        yield saved
+    finally:
+        with torch.no_grad():
+            for name, value in saved.items():
+                weights[name].copy_(value)
+
+
+@contextmanager
+def shifted(weights: dict[str, torch.Tensor], shift: dict[str, torch.Tensor]):
+    """Add ``shift`` to the given tensors for the length of the block."""
+    with restored(weights):
+        with torch.no_grad():
+            for name, value in shift.items():
+                weights[name].add_(value.to(weights[name].dtype))
+        yield
+
+
+@contextmanager
+def replaced(model: nn.Module, values: dict[str, torch.Tensor]):
+    """Put other values of the same shapes (such as a fine-tuned model's ``state_dict()``) in place of the weights."""
+    weights = dict(model.named_parameters())
+    if unfit := [n for n, weight in weights.items() if n not in values or values[n].shape != weight.shape]:
+        raise StudyError(f"{unfit[0]} has no value of shape {tuple(weights[unfit[0]].shape)} to be replaced by")
+    with restored(weights):
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(values[name])
+        yield
+
+
+def draw_noise(weights: dict, sigma: float, noise: str, *, seed: tuple[int, int]) -> dict:
+    """Gaussian noise of the shape of ``weights``, see :func:`draw_one`. ``seed`` is (seed, step)."""
+    if not (sigma >= 0 and sigma < float("inf")):
+        raise StudyError(f"sigma must be finite and >= 0, not {sigma!r}")
+    return {
+        name: draw_one(weight, sigma, noise, seed=(*seed, index))
+        for index, (name, weight) in enumerate(weights.items())
+    }
+
+
+@torch.no_grad()
+def draw_one(weight: torch.Tensor, sigma: float, noise: str, *, seed: tuple[int, int, int], out=None) -> torch.Tensor:
+    """Gaussian noise for one tensor: standard deviation ``sigma * |w|`` (``relative``) or ``sigma`` (``isotropic``).
+
+    ``seed`` is (seed, step, index of the tensor); no global random state is touched, and the draw does not depend on
+    the device. ``out``: a float32 tensor on the CPU to draw into.
+    """
+    mixed = hashlib.sha256(repr(seed).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(mixed[:8], "little") >> 1)
+    out = torch.empty(weight.shape, dtype=torch.float32) if out is None else out
+    normal = out.normal_(0, sigma, generator=generator).to(weight.device)
+    return normal.mul_(weight) if noise == "relative" else normal

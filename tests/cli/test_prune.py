@@ -1,0 +1,130 @@
+"""The commands ``sparsify`` and ``export``, and ``prune`` for them; its errors are in test_cli_model."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import tiny_folder, tokens
+from transformers import AutoModelForCausalLM
+
+import mpstudy
+from mpstudy import __main__
+from mpstudy.cli import prune
+from mpstudy.inputs import models
+from mpstudy.sparse import importance
+from mpstudy.structure.units import prunable_units
+
+SPARSIFY = "sparsify model --tokens batch.npy --layers 1-2 --method wanda --sparsity 0.5 --out sparse"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    tiny_folder(tmp_path / "model", num_hidden_layers=4)
+    np.save(tmp_path / "batch.npy", tokens(3, 16).numpy())
+    monkeypatch.setattr(models, "default_device", lambda: "cpu")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(command: str) -> int:
+    return __main__.main(command.replace(" model", " ./model").split())
+
+
+def projections(folder, layer):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return [part.weight for part in model.model.layers[layer].modules() if isinstance(part, torch.nn.Linear)]
+
+
+@pytest.mark.parametrize("method, update", [("wanda", "none"), ("sparsegpt", "exact"), ("admm-gradual", "none")])
+def test_sparse_weights_in_a_standard_checkpoint(home, capsys, method, update):
+    assert run(SPARSIFY.replace("wanda", method) + f" --update {update}") == 0
+    written = capsys.readouterr()
+    assert "50.0% of the weights of 14 linear layers are zero" in written.out
+    lines = [line for line in written.err.splitlines() if line.startswith("model.layers.")]
+    assert len(lines) == 14 and lines[-1].startswith("model.layers.2.mlp.down_proj: 50.0% zeros, error 0.")
+    assert [line.rpartition(" left for ")[2] for line in lines[:-1]] == [str(left) for left in range(13, 0, -1)]
+    for layer in (1, 2):
+        assert [float((w == 0).float().mean()) for w in projections("sparse", layer)] == [0.5] * 7
+    assert all((w != 0).all() for w in projections("sparse", 3))
+    assert not (home / "sparse.state").exists()
+
+
+@pytest.mark.parametrize("method", importance.ELEMENTWISE)
+def test_masks_by_scores_keep_the_largest(home, method):
+    model = models.load_model("./model")
+    name = "model.layers.1.mlp.down_proj.weight"
+    scores = importance.element_scores(method, model, [tokens(3, 16)], prunable_units(model, "1-2"))[name]
+    assert run(SPARSIFY.replace("wanda", method).replace("0.5", "2:4")) == 0
+    pruned = AutoModelForCausalLM.from_pretrained("sparse").get_parameter(name).unflatten(1, (-1, 4))
+    largest = scores.unflatten(1, (-1, 4)).topk(2, dim=-1).indices
+    assert (pruned.gather(-1, largest) != 0).all() and (pruned != 0).sum() == pruned.numel() // 2
+
+
+def test_a_stopped_run_goes_on(home, monkeypatch, capsys):
+    assert run(SPARSIFY.replace("out sparse", "out whole")) == 0
+
+    def stop(progress, row):
+        if row["layer"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prune._Progress, "__call__", stop)
+        assert run(SPARSIFY) == 130
+    assert (home / "sparse.state").exists() and not (home / "sparse").exists()
+    assert run(SPARSIFY) == 0
+    whole, resumed = (AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("whole", "sparse"))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_the_time_left_is_estimated_without_what_an_earlier_run_pruned(monkeypatch, capsys):
+    times = iter([0.0, 0.01, 0.02, 2.02, 6.02, 8.02])
+    monkeypatch.setattr(prune, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    progress = prune._Progress(5)
+    for name in "abcde":
+        progress({"linear": name, "zeros": 0.5, "error": 0.1, "seconds": 1.5})
+    ends = [line.partition("; ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert ends == ["", "", "4.0 s left for 2", "3.0 s left for 1", ""]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("wanda", "obs", "unknown method 'obs'; known: "),
+        ("0.5", "1.5", "a sparsity is a number in [0, 1) or n:m"),
+        ("0.5", "5:9", "columns, which 5:9 does not divide"),
+        ("1-2", "1-9", "layers '1-9' are not inside this model's layers 0-3"),
+        ("out sparse", "out model", "model exists; choose another folder"),
+        ("wanda", "wanda --update obs", "unknown update 'obs'; known: "),
+    ],
+)
+def test_bad_input_is_one_line(home, capsys, old, new, message):
+    assert run(SPARSIFY.replace(old, new)) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (home / "sparse").exists()
+
+
+def test_an_even_plan_is_exported(home, capsys):
+    assert run("score model --pruner taylor --tokens batch.npy --layers 0-3 --out t.safetensors") == 0
+    assert run("prune model --scores t.safetensors --ratio 0.5 --multiple 5 --out pruned") == 0
+    assert run("export pruned --out standard") == 0
+    pruned, standard = mpstudy.load_pruned("pruned"), AutoModelForCausalLM.from_pretrained("standard").eval()
+    assert standard.config.intermediate_size % 5 == 0
+    with torch.no_grad():
+        assert torch.equal(pruned(tokens()).logits, standard(tokens()).logits)
+    assert run("prune model --scores t.safetensors --ratio 0.5 --multiple 0 --out again") == 2
+    assert run("prune model --scores t.safetensors --ratio 0.5 --multiple 5 --scope global --out again") == 2
+    assert "multiple must be a whole number of at least 1, not 0" in capsys.readouterr().err
+
+
+def test_hidden_dimensions_are_scored_and_pruned(home):
+    scores = "score model --pruner taylor-vector --set reduction=max --tokens batch.npy --layers hidden"
+    assert run(f"{scores} --out h.safetensors") == 0
+    assert run("prune model --scores h.safetensors --ratio 0.25 --out pruned") == 0
+    assert mpstudy.load_pruned("pruned").config.hidden_size == 24
+
+
+def test_another_name_of_the_package_is_refused():
+    with pytest.raises(AttributeError, match="no attribute 'load_dense'"):
+        mpstudy.load_dense  # noqa: B018

@@ -1,0 +1,308 @@
+"""The zero-shot questions are sound, and the real lm-eval scores them as stated."""
+
+import json
+import random
+from collections import Counter
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mpstudy.errors import StudyError
+from mpstudy.evaluation import items as makers
+from mpstudy.evaluation import zeroshot
+from mpstudy.inputs import corpora, hub
+from mpstudy.runner import checks
+
+OWN = ["facts", "agreement", "cloze"]
+NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """Six documents of distinct ten-word sentences, in place of the bundled texts."""
+    documents = [
+        "\n\n".join(
+            " ".join(f"Speaker {document} said in part {part} that point {point} is good." for point in NUMBERS)
+            for part in NUMBERS[:3]
+        )
+        for document in NUMBERS[:6]
+    ]
+    monkeypatch.setattr(corpora, "load_texts", lambda name: documents)
+    return documents
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """One token per byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(["<eos>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", bos_token="<eos>")
+
+
+@pytest.fixture
+def model(tokenizer):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+@pytest.mark.parametrize("task", OWN)
+def test_items_are_well_formed(task, texts):
+    items = zeroshot.items(task)
+    assert len(items) >= 15
+    n_choices = round(1 / zeroshot.TASKS[task].chance)
+    for item in items:
+        assert len(set(item["choices"])) == n_choices
+        assert 0 <= item["label"] < n_choices
+        assert all(choice == choice.strip() and choice for choice in item["choices"])
+        assert item["prompt"] == item["prompt"].strip()
+    assert len({item["prompt"] for item in items}) == len(items)
+
+
+@pytest.mark.parametrize("task", OWN)
+def test_items_are_the_same_every_time(task, texts):
+    assert zeroshot.items(task) == zeroshot.items(task)
+
+
+@pytest.mark.parametrize("task", OWN)
+def test_every_prefix_uses_all_answer_positions_equally(task, texts):
+    labels = [item["label"] for item in zeroshot.items(task)]
+    n_choices = round(1 / zeroshot.TASKS[task].chance)
+    whole_blocks = len(labels) // n_choices * n_choices
+    for end in range(n_choices, whole_blocks + 1, n_choices):
+        assert set(Counter(labels[:end]).values()) == {end // n_choices}
+
+
+def test_fact_answers_are_right_and_distractors_false():
+    rows = {
+        makers.fact_prompt(name, row["subject"]): row for name, table in makers.fact_tables().items() for row in table
+    }
+    items = zeroshot.items("facts")
+    assert len(items) == len(rows) >= 300
+    for item in items:
+        row = rows[item["prompt"]]
+        false = set(item["choices"]) - {row["answer"]}
+        assert item["choices"][item["label"]] == row["answer"]
+        assert len(false) == 3 and not false & row["also_true"]
+
+
+def test_fact_tables_are_clean():
+    for name, table in makers.fact_tables().items():
+        answers = {row["answer"] for row in table}
+        for row in table:
+            assert row["subject"] == row["subject"].strip() and row["answer"] == row["answer"].strip()
+            assert row["answer"] not in row["also_true"], (name, row)
+        # A word of `also_true` that no row answers with would be a spelling slip, or say nothing.
+        assert set().union(*(row["also_true"] for row in table)) <= answers, name
+
+
+def test_agreement_is_balanced_at_every_even_limit():
+    items = zeroshot.items("agreement")
+    for end in range(2, len(items) + 1, 2):
+        assert Counter(item["group"] for item in items[:end]) == {"singular": end // 2, "plural": end // 2}
+
+
+def test_agreement_verb_follows_the_head_and_not_the_attractor():
+    labelled = {item["prompt"]: item["choices"][item["label"]] for item in zeroshot.items("agreement")}
+    assert labelled["The key to the cabinets"] == "is"
+    assert labelled["The keys to the cabinet"] == "are"
+
+
+def test_cloze_asks_for_the_sentence_that_follows(texts):
+    for item in zeroshot.items("cloze"):
+        answer = item["choices"][item["label"]]
+        document = int(item["group"].removeprefix("document "))
+        assert f"{item['prompt']} {answer}" in texts[document]
+        assert not any(choice in item["prompt"] for choice in item["choices"])
+        assert not any(choice in texts[document] for choice in item["choices"] if choice != answer)
+
+
+def test_cloze_of_too_few_documents_is_refused(texts):
+    with pytest.raises(StudyError, match="sentences of other documents"):
+        makers.cloze_items(texts[:1])
+
+
+def test_abbreviations_and_notes_do_not_split_sentences():
+    assert makers.sentences("Mr. Speaker, I thank you.\nWe went to  St. Louis. Good!") == [
+        "Mr. Speaker, I thank you.",
+        "We went to St. Louis.",
+        "Good!",
+    ]
+
+
+def test_rows_are_json_and_complete(model, tokenizer, texts):
+    rows = zeroshot.evaluate_tasks(model, tokenizer, ["cloze", "facts"], limit=8)
+    assert json.loads(json.dumps(rows)) == rows
+    assert [row["task"] for row in rows] == ["cloze", "facts"]
+    for row in rows:
+        task = zeroshot.TASKS[row["task"]]
+        assert row["metric"] == task.metric and row["chance"] == task.chance and row["n_items"] == 8
+        assert row["value"] * 8 == row["correct"].count("1") and set(row["correct"]) <= set("01")
+        assert len(row["correct"]) == 8 and row["batch_size"] == 16
+        assert row["stderr"] == pytest.approx((row["value"] * (1 - row["value"]) / 8) ** 0.5)
+
+
+@pytest.mark.parametrize(("task", "by_length"), [("agreement", False), ("facts", False), ("cloze", True)])
+def test_lm_eval_scores_the_first_items_as_stated(model, tokenizer, texts, task, by_length):
+    (row,) = zeroshot.evaluate_tasks(model, tokenizer, [task], limit=12)
+    hits = [is_right(model, tokenizer, item, by_length) for item in zeroshot.items(task)[:12]]
+    assert 0 < sum(hits) < 12
+    assert row["correct"] == "".join(str(int(hit)) for hit in hits)
+
+
+def is_right(model, tokenizer, item: dict, by_length: bool) -> bool:
+    """The decision without lm-eval: the choice of the largest log-probability, per character if asked."""
+    scores = []
+    for choice in item["choices"]:
+        tokens = torch.tensor([tokenizer.encode(f"{item['prompt']} {choice}")])
+        with torch.no_grad():
+            logs = model(tokens).logits[0, :-1].log_softmax(-1)
+        each = logs.gather(1, tokens[0, 1:, None])[-len(f" {choice}".encode()) :, 0]
+        scores.append(each.sum().item() / (len(choice) if by_length else 1))
+    return int(np.argmax(scores)) == item["label"]
+
+
+def test_generators_mode_and_tokenizer_are_left_alone(model, tokenizer):
+    model.train()
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    zeroshot.evaluate_tasks(model, tokenizer, ["agreement"], limit=2)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert model.training
+    assert tokenizer.pad_token is None
+
+
+def test_nothing_is_printed(model, tokenizer, capsys):
+    zeroshot.evaluate_tasks(model, tokenizer, ["agreement"], limit=2)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("names", [["fact"], ["facts", "hella"]])
+def test_unknown_task_names_the_known_ones(names):
+    with pytest.raises(StudyError, match="known: agreement, arc_challenge, arc_easy, boolq, cloze, facts, hellaswag"):
+        zeroshot.check_tasks(names)
+
+
+@pytest.mark.parametrize("names", [[], "facts", ["facts", "facts"]])
+def test_task_list_must_be_a_list_of_distinct_names(names):
+    with pytest.raises(StudyError, match="distinct names"):
+        zeroshot.check_tasks(names)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limit": 0},
+        {"limit": 0.5},
+        {"limit": True},
+        {"batch_size": 0},
+        {"batch_size": None},
+        {"batch_size": "auto"},
+    ],
+)
+def test_wrong_numbers_are_refused(model, tokenizer, wrong):
+    with pytest.raises(StudyError, match=f"{next(iter(wrong))} must be a whole number"):
+        zeroshot.evaluate_tasks(model, tokenizer, ["facts"], **wrong)
+
+
+# --- The tasks of the published study ------------------------------------------------------------------------------
+
+
+def choices(*texts):
+    return {"text": list(texts), "label": list("ABCD"[: len(texts)])}
+
+
+HUB_ITEMS = {
+    "boolq": {"question": "is water wet", "passage": "Water is wet.", "idx": 0, "label": 1},
+    "winogrande": {"sentence": "The cup fell as _ was loose.", "option1": "it", "option2": "air", "answer": "1"},
+    "arc_easy": {"id": "1", "question": "What is hot?", "choices": choices("fire", "ice", "snow"), "answerKey": "A"},
+    "arc_challenge": {"id": "1", "question": "What is old?", "choices": choices("now", "then"), "answerKey": "B"},
+    "piqa": {"goal": "To cut", "sol1": "use a knife", "sol2": "use a spoon", "label": 0},
+    "hellaswag": {
+        "ind": 1, "activity_label": "Cooking", "ctx_a": "A man cooks.", "ctx_b": "he", "ctx": "A man cooks. he",
+        "endings": ["eats it", "flies", "is a cat", "was not"], "source_id": "1", "split": "val", "split_type": "x",
+        "label": "0",
+    },
+    "openbookqa": {"id": "1", "question_stem": "The sun is", "choices": choices("hot", "cold"), "answerKey": "A"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub_copy(tmp_path, monkeypatch):
+    """A local copy of the seven tasks, some in the hub's layout and format, some as files of JSON lines."""
+    for index, (name, item) in enumerate(HUB_ITEMS.items()):
+        rows = [item | {"row": row} for row in range(3)]
+        source = hub.TASKS[name]
+        path = tmp_path / name / (source.files[0] if index % 2 else f"{source.split}.jsonl")
+        path.parent.mkdir(parents=True)
+        if index % 2:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setenv("MPSTUDY_HUB_DIR", str(tmp_path))
+
+
+def test_the_seven_tasks_of_the_papers_run_from_local_copies(model, tokenizer, hub_copy):
+    rows = zeroshot.evaluate_tasks(model, tokenizer, list(HUB_ITEMS))
+    assert {row["task"]: row["metric"] for row in rows} == {
+        "boolq": "acc", "winogrande": "acc", "arc_easy": "acc", "arc_challenge": "acc_norm", "piqa": "acc_norm",
+        "hellaswag": "acc_norm", "openbookqa": "acc_norm",
+    }  # fmt: skip
+    assert all(row["n_items"] == 3 and row["value"] in (0, 1) for row in rows)  # the three items are one
+    prompts = {
+        "arc_easy": "Question: What is hot?\nAnswer:", "openbookqa": "The sun is", "piqa": "Question: To cut\nAnswer:",
+    }  # fmt: skip
+    for row in rows:
+        if row["task"] in prompts:
+            item = HUB_ITEMS[row["task"]]
+            options = item["choices"]["text"] if "choices" in item else [item["sol1"], item["sol2"]]
+            question = {"prompt": prompts[row["task"]], "choices": options, "label": 0}
+            assert row["value"] == is_right(model, tokenizer, question, row["metric"] == "acc_norm")
+
+
+def test_other_items_are_other_content(hub_copy, tmp_path):
+    before = zeroshot.content("boolq")
+    with (tmp_path / "boolq" / "validation.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(HUB_ITEMS["boolq"]) + "\n")
+    assert zeroshot.content("boolq") != before and zeroshot.content("boolq", 2) != zeroshot.content("boolq", 3)
+
+
+def test_a_task_without_hub_or_copy_names_where_it_may_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPSTUDY_HUB_DIR", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        StudyError, match=f"task 'piqa' cannot be loaded .* accepted in {tmp_path}/piqa: the validation"
+    ):
+        checks.validate({"tasks": ["facts", "piqa"]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "limit"), [("facts", 40), ("agreement", 40), ("cloze", 60)])
+def test_dense_bundled_model_is_above_chance(task, limit):
+    from mpstudy.inputs.models import load_model, load_tokenizer
+
+    name = "smollm2-135m-instruct"
+    (row,) = zeroshot.evaluate_tasks(load_model(name), load_tokenizer(name), [task], limit=limit)
+    assert row["value"] - 1.96 * row["stderr"] > row["chance"]
+
+
+@pytest.mark.slow
+def test_cloze_of_the_bundled_addresses_is_sound():
+    items = zeroshot.items("cloze")
+    assert len(items) >= 300
+    assert len({item["prompt"] for item in items}) == len(items)
+    for item in items:
+        assert len(set(item["choices"])) == 4
+        assert not any(choice in item["prompt"] for choice in item["choices"])
+        assert not any("[" in text or "\n" in text for text in [item["prompt"], *item["choices"]])

@@ -1,0 +1,1 @@
+"""Tiny models, texts and studies that several tests use."""

@@ -1,0 +1,72 @@
+"""A study of tiny notebooks in a temporary folder, for the tests of the runner."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+from mpstudy.runner.reproduce import reproduce
+from mpstudy.store.paths import ROOT
+
+
+class TinyStudy:
+    """Notebooks, one profile `tiny` and its report folder under ``folder``."""
+
+    def __init__(self, folder: Path):
+        self.notebooks, self.reports = folder / "notebooks", folder / "reports"
+        self.profiles, self.home = self.notebooks / "profiles", self.reports / "tiny"
+        self.profiles.mkdir(parents=True)
+        self.environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        }
+
+    def notebook(self, name: str, parameters: str, code: str, finish: str = "run.finish()") -> Path:
+        """Write a notebook with a parameters cell, a cell of ``code`` and a last cell."""
+        cells = [
+            _cell("markdown", f"# About {name}\n\nWhat `it` **does**."),
+            _cell("code", parameters, "parameters"),
+            _cell("code", "from mpstudy import record\nrun = record.start()\n" + code),
+            _cell("code", finish),
+        ]
+        for index, cell in enumerate(cells):
+            cell["id"] = f"cell-{index}"
+        path = self.notebooks / f"{name}.ipynb"
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+        return path
+
+    def run(self, name: str, **more) -> dict:
+        return {"name": name, "notebook": name, "minutes": 0.1, **more}
+
+    def profile(self, runs: list[dict], **more) -> None:
+        """Write the profile; ``reference_seconds`` 0 means no estimate, so no speed probe."""
+        content = {
+            "description": "A test.",
+            "threads": 1,
+            "memory_gb": 0.1,
+            "disk_gb": 0,
+            "reference_seconds": 0,
+            "runs": runs,
+        } | more
+        (self.profiles / "tiny.yaml").write_text(yaml.safe_dump(content))
+
+    def reproduce(self, name: str = "tiny", **more) -> list[str]:
+        return reproduce(name, reports=self.reports, folder=self.profiles, **more)
+
+    def result(self, name: str) -> dict:
+        return json.loads((self.home / "results" / f"{name}.json").read_text())
+
+    def script(self, code: str) -> list[str]:
+        """The command that executes ``code`` in a process of its own."""
+        head = (
+            "import os, sys, pathlib\nfrom mpstudy.runner.reproduce import reproduce\n"
+            f"REPORTS, PROFILES = pathlib.Path({str(self.reports)!r}), pathlib.Path({str(self.profiles)!r})\n"
+        )
+        return [sys.executable, "-c", head + code]
+
+
+def _cell(kind: str, source: str, *tags: str) -> dict:
+    cell = {"cell_type": kind, "metadata": {"tags": list(tags)} if tags else {}, "source": source}
+    return cell | ({"outputs": [], "execution_count": None} if kind == "code" else {})

@@ -1,0 +1,169 @@
+"""Each parameter that cannot be used is one clear error before any work; the study's own parameters pass."""
+
+import math
+
+import pytest
+from helpers.tiny import tiny_folder
+from transformers import GPT2Config
+
+from mpstudy.errors import StudyError
+from mpstudy.inputs import corpora
+from mpstudy.pruners import PRUNERS
+from mpstudy.runner import checks
+from mpstudy.stability.perturb import PERTURBATIONS
+
+NAN, INF = math.nan, math.inf
+
+
+COUNTS = ("samples", "length", "window", "windows", "task_items", "new_tokens", "validation_rows", "repeats")
+COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget", "pruning_steps", "sparse_samples", "sparse_length")
+LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "common_changes")
+LISTS += ("row_counts", "compared", "rivals", "compared_changes", "crossed", "corpora", "tasks")
+LISTS += ("methods", "sparsities")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", tokenizer=False, num_hidden_layers=6)
+
+
+@pytest.fixture(autouse=True)
+def texts(monkeypatch):
+    """Short documents and twelve instructions in place of the bundled ones."""
+    monkeypatch.setattr(corpora, "load_texts", lambda name, local=None: ["A short text.", "And another."] * 20)
+    monkeypatch.setattr(corpora, "load_instructions", lambda name: [{}] * 12)
+
+
+def parameters(model: str) -> dict:
+    """Parameters of the kind the study's notebooks have, for a small model."""
+    return {
+        "model": model, "layers": "1-4", "calibration": "sotu-early", "samples": 10, "length": 64,
+        "corpora": ["sotu-late", "wiki"], "window": 128, "windows": 12, "ratio": 0.2, "ratios": [0.1, 0.2, 0.4],
+        "pruner": "taylor", "pruners": list(PRUNERS), "changes": [*PERTURBATIONS, "tuned"], "compared": ["moreau"],
+        "rivals": ["l2"], "methods": ["wanda", "moreau"], "updated": [], "sparsities": [0.5, "2:4"], "shown": 0.6,
+        "pruning_steps": 2, "sparse_samples": 16, "sparse_length": 128,
+        "compared_changes": ["sample", "length-32"], "common_changes": ["corpus-wiki"], "crossed": [0, 1],
+        "tuning_rows": 8, "budget": 4, "rho": 0.05,
+        "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
+        "solvers": ["spectral", "plain"], "precision": 0.01, "noise": 0.01, "release_steps": 10,
+        "instructions": "alpaca-demo", "row_counts": [6, 8], "new_tokens": 8, "references": [],
+        "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
+        "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
+        "title": "a parameter without a rule",
+    }  # fmt: skip
+
+
+def test_the_studys_parameters_pass(model):
+    checks.validate(parameters(model))
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"ratio": 0}, {"ratio": 0.0}, {"ratios": [0.0, 0.5]}, {"eta": 0}, {"eta": 0.0}, {"rho": 1}, {"layers": "0-5"},
+        {"layers": "5"}, {"seeds": [7]}, {"warmup_steps": 0}, {"window": 2}, {"length": 2}, {"samples": 1},
+        {"row_counts": [1], "warmup_steps": 0}, {"corpora": ["novel"]}, {"instructions": "alpaca-cleaned"},
+        {"calibration": "c4"},
+    ],
+)  # fmt: skip
+def test_values_at_the_edge_pass(model, edge):
+    checks.validate(parameters(model) | edge)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # unknown names
+        ({"methods": ["wanda", "masked"]}, "unknown method 'masked'; known: admm, admm-gradual, magnitude, moreau"),
+        ({"updated": ["obs"]}, "unknown method 'obs'; known: "),
+        ({"sparsities": [0.5, "4:2"]}, "a sparsity is a number in"),
+        ({"shown": 1.0}, "a sparsity is a number in"),
+        ({"pruner": "wanda"}, "unknown pruner 'wanda'; known: .*moreau, .*taylor"),
+        ({"pruners": ["taylor", "tailor"]}, "unknown pruner 'tailor'; known: "),
+        ({"calibration": "brown"}, "unknown corpus 'brown'; known: .*sotu-early"),
+        ({"calibration": "alpaca-demo"}, "unknown corpus 'alpaca-demo'; known: .*sotu-early"),
+        ({"corpora": ["wiki", "wikitext"]}, "unknown corpus 'wikitext'; known: .*wikitext2"),
+        ({"instructions": "wiki"}, "unknown corpus 'wiki'; known: alpaca-cleaned, alpaca-demo"),
+        ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, arc_challenge, arc_easy"),
+        ({"changes": ["int3"]}, "unknown change 'int3'; known: bfloat16"),
+        ({"common_changes": ["corpus-brown"]}, "unknown corpus 'brown'; known: "),
+        ({"crossed": [3]}, "crossed needs at least two seeds, not"),
+        ({"solvers": ["spectral", "newton"]}, "unknown solver 'newton'; known: plain, spectral"),
+        ({"model": "gpt-5"}, "no model 'gpt-5': give a bundled name"),
+        ({"model": "/no/such/folder"}, "no model '/no/such/folder': give a bundled name"),
+        # ratios
+        *[({"ratio": bad}, r"pruning ratio must be in \[0, 1\)") for bad in (-0.1, 1, 1.0, 1.5, NAN, INF, "0.2", True)],
+        ({"ratios": [0.2, 1.0]}, r"pruning ratio must be in \[0, 1\), not 1.0"),
+        ({"ratio": 0.96}, "ratio 0.96 removes all MLP channels of a layer of"),
+        ({"ratio": 0.99}, "ratio 0.99 removes all heads of a layer of"),
+        ({"ratios": [0.1, 0.99]}, "ratio 0.99 removes all heads of a layer of"),
+        # signs, finiteness
+        *[({"rho": bad}, "rho must be finite and > 0, not ") for bad in (0, -0.1, NAN, INF, "0.1", None, True)],
+        *[({"eta": bad}, "eta must be finite and >= 0, not ") for bad in (-0.1, NAN, INF, "0.1", None)],
+        *[({name: 0}, f"{name} must be finite and > 0, not 0") for name in ("precision", "noise")],
+        ({"radii": [0.1, 0]}, "rho must be finite and > 0, not 0"),
+        *[({"lengths": [64, bad]}, "lengths must be whole numbers of at least 2, not ") for bad in (1, 2.5, "64")],
+        ({"rhos": [0.1, -0.1]}, "rho must be finite and > 0, not -0.1"),
+        # counts and seeds
+        *[
+            ({name: bad}, f"{name} must be a whole number of at least [12], not ")
+            for name in COUNTS
+            for bad in (0, -1, 1.5, "3", True, NAN)
+        ],
+        ({"window": 1}, "window must be a whole number of at least 2, not 1"),
+        ({"length": 1}, "length must be a whole number of at least 2, not 1"),
+        *[({"seeds": [bad]}, "a seed must be a whole number >= 0") for bad in (-1, 0.5, "0", None, True)],
+        ({"seeds": [1, 2, 1]}, "names something twice"),
+        ({"pruners": ["taylor", "taylor"]}, "names something twice"),
+        *[
+            ({name: bad}, "a list of names or numbers is needed, with at least one")
+            for name in LISTS
+            for bad in ([], "taylor", 3, None)
+        ],
+        *[({"row_counts": bad}, "row_counts must be whole numbers of at least 1, in ") for bad in ([8, 6], [0])],
+        ({"references": ["owner/absent"]}, "'owner/absent' is not in the local cache"),
+        # layers
+        *[({"layers": bad}, "layers .* are not of the form '4-25' or '7'") for bad in ("", "4-", "-4", "4:25", None)],
+        ({"layers": "2-6"}, "layers '2-6' are not inside this model's layers 0-5"),
+        ({"layers": "4-2"}, "layers '4-2' are not inside this model's layers 0-5"),
+        # recovery
+        *[({name: 0}, f"recovery setting {name} must be") for name in ("lr", "epochs", "batch_size", "cutoff")],
+        ({"lr": NAN}, "recovery setting lr must be a finite float > 0, not nan"),
+        ({"epochs": 1.5}, "recovery setting epochs must be a finite int > 0, not 1.5"),
+        ({"warmup_steps": -1}, "recovery setting warmup_steps must be a finite int >= 0, not -1"),
+        ({"warmup_steps": 4}, "warmup_steps 4 must be below the 3 steps of 6 rows"),
+        ({"row_counts": [6, 9]}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
+        # text and window
+        ({"window": 600}, "corpus 'sotu-late' is too short for a window of 600 tokens"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_one_clear_error(model, change, message):
+    with pytest.raises(StudyError, match=message) as caught:
+        checks.validate(parameters(model) | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_family_without_adapter_is_named(tmp_path):
+    GPT2Config(vocab_size=64, n_embd=8, n_layer=6, n_head=2, bos_token_id=0, eos_token_id=0).save_pretrained(tmp_path)
+    with pytest.raises(StudyError, match="no adapter for model family 'gpt2'; known: gemma"):
+        checks.validate(parameters(str(tmp_path)))
+
+
+def test_a_hub_model_without_hub_is_an_error():
+    with pytest.raises(StudyError, match="'owner/absent' is not in the local cache"):
+        checks.validate(parameters("owner/absent"))
+
+
+def test_parameters_without_a_model_are_checked_too():
+    checks.validate({"published": "published.csv"})
+    with pytest.raises(StudyError, match="unknown pruner"):
+        checks.validate({"pruner": "wanda"})
+
+
+@pytest.mark.slow
+def test_parameters_of_the_bundled_model_pass(monkeypatch):
+    monkeypatch.undo()
+    small = parameters("smollm2-135m-instruct-ungrouped") | {"layers": "4-25", "row_counts": [160]}
+    checks.validate(small)
+    with pytest.raises(StudyError, match="is too short for a window of"):
+        checks.validate(small | {"corpora": ["wiki"], "window": 10_000_000})

@@ -1,0 +1,48 @@
+"""The committed laptop report belongs to the committed code, is whole, and stays small."""
+
+import json
+import re
+
+import pytest
+
+from mpstudy.runner.fingerprint import package_versions
+from mpstudy.runner.profiles import load_profile
+from mpstudy.runner.reproduce import fingerprints
+from mpstudy.store.paths import REPORTS
+
+HOME = REPORTS / "laptop"
+PROFILE = load_profile("laptop")
+RESULTS = {spec.name: json.loads((HOME / "results" / f"{spec.name}.json").read_text()) for spec in PROFILE.runs}
+
+
+def test_results_carry_the_fingerprint_of_this_code():
+    if any(result["provenance"]["packages"] != package_versions() for result in RESULTS.values()):
+        pytest.skip("other builds of the packages that compute have other fingerprints")
+    prints = fingerprints(PROFILE)
+    assert {name: result["fingerprint"] for name, result in RESULTS.items()} == prints
+
+
+def test_results_come_from_a_clean_tree_on_a_cpu():
+    for result in RESULTS.values():
+        assert result["provenance"]["git"]["dirty"] is False and not result["provenance"].get("gpu")
+
+
+def test_bounds_of_the_profile_hold():
+    minutes = {name: result["provenance"]["wall_seconds"] / 60 for name, result in RESULTS.items()}
+    assert sum(minutes.values()) <= 150
+    assert minutes["10_perturbation_instability"] + minutes["12_does_it_matter"] <= 60
+    assert all(result["provenance"]["peak_memory_gb"] < 6 for result in RESULTS.values())
+    assert all(len(result["seeds"]) >= 3 for result in RESULTS.values() if result["seeds"])
+
+
+def test_every_file_is_there_and_the_whole_is_small():
+    for result in RESULTS.values():
+        assert all((HOME / name).is_file() for name in result["files"])
+    kept = [file for file in HOME.rglob("*") if file.is_file() and not {"work", "checkpoints"} & set(file.parts)]
+    assert sum(file.stat().st_size for file in kept) < 25e6
+
+
+def test_links_of_the_index_exist():
+    for page in (REPORTS / "index.html", HOME / "index.html"):
+        links = re.findall(r'(?:href|src)="([^"#:]+)"', page.read_text())
+        assert links and [link for link in links if not (page.parent / link).exists()] == []

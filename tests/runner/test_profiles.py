@@ -1,0 +1,172 @@
+"""Strict parameters and profiles, and fingerprints that change with what matters."""
+
+import pytest
+from helpers.tiny_study import TinyStudy
+
+from mpstudy.errors import StudyError
+from mpstudy.runner.fingerprint import fingerprint, library_files
+from mpstudy.runner.profiles import (
+    Spec,
+    for_verify,
+    load_profile,
+    merge_parameters,
+    notebook_parameters,
+    parse_seeds,
+    parse_yaml,
+    with_seeds,
+)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A profile of two runs; the second needs the first."""
+    made = TinyStudy(tmp_path)
+    made.notebook("write", "seeds = [0, 1, 2]\npower = 2.0\nname = 'a'\nflag = False", "pass")
+    made.notebook("read", "power = 1", "pass")
+    made.profile([made.run("write"), made.run("read", needs=["write"])])
+    return made
+
+
+def test_defaults_are_read_without_executing_the_notebook(study):
+    defaults = {"seeds": [0, 1, 2], "power": 2.0, "name": "a", "flag": False}
+    assert notebook_parameters(study.notebooks / "write.ipynb") == defaults
+
+
+def test_an_int_may_stand_for_a_float(study):
+    merged = merge_parameters(study.notebooks / "write.ipynb", {"power": 3})
+    assert merged["power"] == 3.0 and isinstance(merged["power"], float)
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        ({"pwer": 2.0}, ["pwer", "flag, name, power, seeds"]),
+        ({"power": "2"}, ["power", "float", "str"]),
+        ({"power": True}, ["power", "bool"]),
+        ({"power": float("nan")}, ["power", "finite"]),
+        ({"flag": 1}, ["flag", "bool", "int"]),
+        ({"seeds": 3}, ["seeds", "list"]),
+        ({"seeds": [1, "2"]}, ["element 1", "seeds"]),
+        ({"seeds": []}, ["seeds", "empty"]),
+        ({"seeds": [1, 1]}, ["seeds", "twice"]),
+        ({"name": None}, ["name", "NoneType"]),
+    ],
+)
+def test_bad_parameters_are_named(study, overrides, words):
+    with pytest.raises(StudyError) as caught:
+        merge_parameters(study.notebooks / "write.ipynb", overrides)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("source", ["a = 1 + x", "import os", "a, b = 1, 2", "a = f()"])
+def test_a_parameters_cell_holds_literals_only(study, source):
+    study.notebook("odd", source, "pass")
+    with pytest.raises(StudyError, match="odd.ipynb, parameters cell, line 1"):
+        notebook_parameters(study.notebooks / "odd.ipynb")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"thread": 2}, "unknown key in profile tiny 'thread'"),
+        ({"threads": "two"}, "threads in profile tiny must be int"),
+        ({"threads": 0}, "threads in profile tiny is too small"),
+        ({"disk_gb": -1}, "disk_gb in profile tiny is too small"),
+        ({"runs": []}, "runs must not be empty"),
+        ({"runs": [{"name": "x", "notebook": "write"}]}, "minutes is missing"),
+        (
+            {"runs": [{"name": "x", "notebook": "writ", "minutes": 1}]},
+            "unknown notebook 'writ'; known: read, write",
+        ),
+        ({"runs": [{"name": "x/y", "notebook": "write", "minutes": 1}]}, "run name 'x/y'"),
+        ({"runs": [{"name": "x", "notebook": "write", "minutes": 1, "needs": ["x"]}]}, "needs of x"),
+        ({"tolerances": {"square": {"about": 1}}}, "tolerance of square"),
+    ],
+)
+def test_bad_profiles_are_refused(study, change, message):
+    study.profile(**{"runs": [study.run("write")]} | change)
+    with pytest.raises(StudyError, match=message):
+        load_profile("tiny", study.profiles)
+
+
+def test_unknown_profile_and_run_are_named(study):
+    with pytest.raises(StudyError, match="unknown profile 'huge'; known: tiny"):
+        study.reproduce("huge")
+    with pytest.raises(StudyError, match="unknown run 'nothing'; known: read, write"):
+        study.reproduce(only="nothing")
+
+
+def test_yaml_reads_exponents_as_numbers():
+    assert parse_yaml("[1e-4, 2E3, 1.5e-2]") == [1e-4, 2000.0, 0.015]
+
+
+def test_seeds_are_a_count_or_a_list(study):
+    assert parse_seeds("3") == [0, 1, 2] and parse_seeds("4,7") == [4, 7]
+    for text in ("0", "x", "1,1", "-2", "-1,2"):
+        with pytest.raises(StudyError, match="seeds"):
+            parse_seeds(text)
+    profile = load_profile("tiny", study.profiles)
+    write, read = with_seeds(profile, [5, 6, 7, 8, 9, 10]).runs
+    assert write.parameters["seeds"] == [5, 6, 7, 8, 9, 10] and write.minutes == pytest.approx(0.2)
+    assert read == profile.runs[1]
+
+
+# --- fingerprints ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A small library: `a` imports `b` inside a function; `c` is imported by nobody."""
+    package = tmp_path / "mpstudy"
+    (package / "kinds").mkdir(parents=True)
+    files = {
+        "__init__.py": "",
+        "a.py": "def f():\n    from . import b\n",
+        "b.py": "from .kinds import one\n",
+        "c.py": "",
+        "kinds/__init__.py": "",
+        "kinds/one.py": "from ..d import x\n",
+        "kinds/two.py": "",
+        "d.py": "x = 1\n",
+    }
+    for name, text in files.items():
+        (package / name).write_text(text)
+    return package
+
+
+def test_the_imported_files_are_found_through_functions_and_packages(tmp_path, library):
+    study = TinyStudy(tmp_path)
+    study.notebook("n", "x = 1", "%matplotlib inline\nfrom mpstudy import a")
+    found = [file.relative_to(library).as_posix() for file in library_files(study.notebooks / "n.ipynb", tmp_path)]
+    assert found == ["a.py", "b.py", "d.py", "kinds/__init__.py", "kinds/one.py", "kinds/two.py"]
+
+
+def test_a_fingerprint_changes_with_what_matters_and_only_with_that(tmp_path, library):
+    study = TinyStudy(tmp_path)
+    path = study.notebook("n", "x = 1", "from mpstudy import a")
+
+    def now(x=1, threads=1, needs=None):
+        return fingerprint(Spec("n", path, {"x": x}), threads, needs or {}, tmp_path)
+
+    before = now()
+    (library / "c.py").write_text("unimported = True\n")
+    assert now() == before
+    assert len({before, now(x=2), now(threads=2), now(needs={"m": "1"})}) == 4
+    (library / "d.py").write_text("x = 2\n")
+    changed = now()
+    assert changed != before
+    study.notebook("n", "x = 1", "from mpstudy import a\na.f()")
+    assert now() not in (before, changed)
+
+
+def test_the_runner_itself_is_in_no_fingerprint(study):
+    names = {file.name for file in library_files(study.notebooks / "write.ipynb")}
+    assert names == {"record.py", "memory.py", "errors.py", "paths.py"}
+
+
+def test_what_is_verified_has_minutes_of_its_own():
+    profile = load_profile("laptop")
+    reduced = for_verify(profile)
+    stated = {spec.name: spec.verify_minutes for spec in profile.runs}
+    assert {spec.name: spec.minutes for spec in reduced.runs} == {spec.name: stated[spec.name] for spec in reduced.runs}
+    assert sum(spec.minutes for spec in reduced.runs) < sum(spec.minutes for spec in profile.runs) / 4

@@ -1,0 +1,233 @@
+"""The unit of work: what is finished is skipped, and a result is either whole or not there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.tiny_study import TinyStudy
+
+from mpstudy.errors import StudyError
+from mpstudy.runner import machine
+from mpstudy.runner.execute import needs_hub, scrub
+from mpstudy.runner.profiles import load_profile
+from mpstudy.runner.reproduce import _announce, _locked, reproduce
+from mpstudy.store.paths import ROOT
+
+WRITE = """
+import os
+run.table("squares", [{"seed": seed, "square": float(seed) ** power} for seed in run.track(seeds, "squares")],
+          units={"square": "1"})
+(run.figures / "curve.png").write_bytes(b"not really a picture")
+(run.tables / "squares.csv").write_text("seed,square\\n1,1.0\\n")
+print(os.environ["OMP_NUM_THREADS"], os.environ.get("HF_HUB_OFFLINE"), run.figures, os.getcwd())
+"""
+READ = """
+frame = run.frame("write", "squares")
+run.table("sums", [{"n": len(frame), "total": frame.square.sum()}])
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two runs: `write` makes a table, a figure and a CSV, `read` needs it."""
+    made = TinyStudy(tmp_path)
+    made.notebook("write", "seeds = [0, 1, 2]\npower = 2.0\nname = 'a'\nflag = False", WRITE)
+    made.notebook("read", "power = 1", READ)
+    made.profile([made.run("write"), made.run("read", needs=["write"])])
+    return made
+
+
+@pytest.mark.slow
+def test_a_study_runs_once_and_then_not_again(study, capsys):
+    assert study.reproduce() == ["write", "read"]
+    log = capsys.readouterr().out
+    assert log.count("write: squares: 3 in ") == 1 and "tiny: 2 of 2 runs to execute" in log
+    write, read = study.result("write"), study.result("read")
+    assert write["tables"]["squares"] == {
+        "units": {"square": "1"},
+        "rows": [{"seed": 0, "square": 0.0}, {"seed": 1, "square": 1.0}, {"seed": 2, "square": 4.0}],
+    }
+    assert read["tables"]["sums"]["rows"] == [{"n": 3, "total": 5.0}]
+    assert write["seeds"] == [0, 1, 2] and write["schema"] == 1 and write["notebook"] == "write"
+    facts = write["provenance"]
+    assert facts["stages"][0]["name"] == "squares" and facts["stages"][0]["items"] == 3
+    assert 0.01 < facts["peak_memory_gb"] < 2 and facts["wall_seconds"] > 0 and facts["threads"] == 1
+    for name in write["files"] + read["files"] + ["index.html"]:
+        assert (study.home / name).is_file()
+    assert write["files"] == [
+        "write.ipynb",
+        "write.html",
+        "figures/write/curve.png",
+        "tables/write/squares.csv",
+    ]
+    printed = (study.home / "write.ipynb").read_text()
+    assert "1 1 reports/tiny/work/write" in printed
+    for text in (
+        printed,
+        (study.home / "results/write.json").read_text(),
+        (study.home / "write.html").read_text(),
+    ):
+        assert str(study.home) not in text and str(ROOT) not in text and sys.prefix not in text
+    assert os.listdir(study.home / "work") == [".lock"]
+
+    page = (study.home / "index.html").read_bytes()
+    assert study.reproduce() == []
+    assert "nothing to do" in capsys.readouterr().out and (study.home / "index.html").read_bytes() == page
+
+    (study.home / "figures/write/curve.png").unlink()  # a missing figure is made again, with all that reads its run
+    assert study.reproduce() == ["write", "read"]
+    study.notebook("read", "power = 1", READ + "\nprint('changed')")
+    assert study.reproduce() == ["read"]
+    assert study.reproduce(only="write", again=True) == ["write"]
+    assert study.reproduce() == ["read"], "the result it had read is another one now"
+
+
+@pytest.mark.slow
+def test_a_second_run_imports_nothing_heavy(study):
+    study.reproduce(only="write")
+    script = study.script(
+        "reproduce('tiny', reports=REPORTS, folder=PROFILES, only='write')\n"
+        "print([name for name in ('torch', 'papermill', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run(script, capture_output=True, text=True, env=study.environment, check=True)
+    assert "nothing to do" in done.stdout and done.stdout.rstrip().endswith("[]")
+
+
+@pytest.mark.slow
+def test_every_run_is_checked_before_the_first_one_starts(study):
+    study.profile([study.run("write"), study.run("read", parameters={"power": "high"})])
+    with pytest.raises(StudyError, match="'power' of read must be int"):
+        study.reproduce()
+    assert not study.home.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("1 / 0", r"write failed in cell \[3\]: ZeroDivisionError: division by zero"),
+        (
+            "from mpstudy.errors import StudyError\nraise StudyError('rho must be positive')",
+            "^rho must be positive$",
+        ),
+        ("import os\nos._exit(9)", "its Python process died"),
+    ],
+)
+def test_a_failed_notebook_leaves_no_result(study, code, message):
+    study.notebook("write", "seeds = [1]", "print('here')\n" + code)
+    with pytest.raises(StudyError, match=message):
+        study.reproduce()
+    assert not list(study.home.glob("results/*")) and not list(study.home.glob("*.ipynb"))
+    (kept,) = study.home.glob("work/write/*/notebook.ipynb")
+    assert "print('here')" in "".join(json.loads(kept.read_text())["cells"][-2]["source"])
+
+
+@pytest.mark.slow
+def test_a_notebook_must_finish(study):
+    study.notebook("write", "seeds = [1]", "pass", finish="")
+    with pytest.raises(StudyError, match="without `run.finish"):
+        study.reproduce()
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_ends_with_the_same_results(study, tmp_path):
+    """SIGKILL in the middle of a cell, then before each of the moves that put a result in place."""
+    marker = tmp_path / "cell-is-running"
+    wait = f"\nimport pathlib, time\npathlib.Path({str(marker)!r}).touch()\ntime.sleep(3)\n"
+    study.notebook("write", "seeds = [0, 1, 2]\npower = 2.0", WRITE + wait)
+    script = study.script("reproduce('tiny', reports=REPORTS, folder=PROFILES, only='write')")
+    process = subprocess.Popen(script, env=study.environment, stdout=subprocess.DEVNULL)
+    while not marker.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not list(study.home.glob("results/*"))
+
+    study.notebook("write", "seeds = [0, 1, 2]\npower = 2.0", WRITE)
+    for moves in (0, 2, 4):  # notebook, page, figure, CSV, result
+        killed = subprocess.run(
+            study.script(f"""
+count, replace = 0, os.replace
+def deadly(source, target):
+    global count
+    if count == {moves}:
+        os.kill(os.getpid(), 9)
+    count += str(target).startswith(str(REPORTS))
+    replace(source, target)
+os.replace = deadly
+reproduce('tiny', reports=REPORTS, folder=PROFILES)"""),
+            env=study.environment,
+            stdout=subprocess.DEVNULL,
+        )
+        assert killed.returncode == -signal.SIGKILL and not list(study.home.glob("results/*.json"))
+    assert study.reproduce() == ["write", "read"]
+    whole = reproduce("tiny", reports=tmp_path / "undisturbed", folder=study.profiles)
+    assert whole == ["write", "read"]
+    for name in whole:
+        other = json.loads((tmp_path / f"undisturbed/tiny/results/{name}.json").read_text())
+        assert {key: study.result(name)[key] for key in ("tables", "fingerprint", "files")} == {
+            key: other[key] for key in ("tables", "fingerprint", "files")
+        }
+
+
+@pytest.mark.slow
+def test_independent_runs_execute_at_the_same_time(study, tmp_path):
+    """Each of two notebooks waits until the other one has started."""
+    for mine, other in (("one", "two"), ("two", "one")):
+        study.notebook(
+            mine,
+            "x = 1",
+            f"""
+import pathlib, time
+pathlib.Path({str(tmp_path)!r}, {mine!r}).touch()
+deadline = time.monotonic() + 60
+while not pathlib.Path({str(tmp_path)!r}, {other!r}).exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)""",
+        )
+    study.profile([study.run("one"), study.run("two")], threads=2)
+    assert study.reproduce(jobs=2) == ["one", "two"]
+    assert study.result("one")["provenance"]["threads"] == 1
+
+
+def test_a_report_folder_has_one_runner_at_a_time(study):
+    with _locked(study.home), pytest.raises(StudyError, match="another process"):
+        study.reproduce()
+
+
+def test_a_full_disk_is_refused(study, monkeypatch):
+    study.profile([study.run("write")], disk_gb=3.0)
+    monkeypatch.setattr(machine, "free_disk_gb", lambda folder: 0.5)
+    with pytest.raises(StudyError, match="no disk space: tiny needs 3 GB free, 0.50 GB are"):
+        study.reproduce()
+
+
+def test_the_estimate_scales_with_the_speed_of_this_machine(study, monkeypatch, capsys):
+    study.profile([study.run("write", minutes=2), study.run("read", minutes=3)], reference_seconds=0.5)
+    monkeypatch.setattr(machine, "probe_seconds", lambda threads: 1.0)
+    profile = load_profile("tiny", study.profiles)
+    estimates = _announce(profile, list(profile.runs), study.profiles, jobs=1)
+    assert estimates == {"write": 240.0, "read": 360.0}
+    assert "2 of 2 runs to execute; about 10.0 min, 0.1 GB memory, 0 GB disk" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_speed_probe_measures_something():
+    assert 0.001 < machine.probe_seconds(1) < 60
+
+
+def test_the_hub_is_reached_only_for_what_it_alone_has(tmp_path):
+    assert not needs_hub({"model": "smollm2-135m-instruct", "corpora": ["wiki", "novel"]})
+    assert not needs_hub({"model": str(tmp_path)}) and not needs_hub({})
+    assert needs_hub({"model": "meta-llama/Llama-3.2-1B"}) and needs_hub({"corpora": ["wiki", "ptb"]})
+
+
+def test_scrubbing_leaves_no_folder_of_this_machine():
+    text = f'{ROOT}/mpstudy/x.py "{ROOT}" {Path.home()}/y /tmp/ipykernel_7/81.py:3: /models/mine {ROOT}-other'
+    clean = scrub(text, Path("/data/reports/laptop"), {"model": "/models/mine"})
+    assert clean == f'./mpstudy/x.py "." ~/y <cell>:3: mine {ROOT}-other'

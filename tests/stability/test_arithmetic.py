@@ -1,0 +1,75 @@
+"""Arithmetic in half precision: the emulation is as far from fp32 as the native one, and nothing of it stays."""
+
+import pytest
+import torch
+from helpers.models import bits, equal, same_bits, score, tiny_llama, tiny_tokens
+
+from mpstudy.errors import StudyError
+from mpstudy.stability.arithmetic import HALVES, arithmetic, name_of
+from mpstudy.stability.perturb import rounded
+from mpstudy.structure.units import prunable_units
+
+
+@torch.no_grad()
+def logits(model, seed):
+    return model(tiny_tokens(seed=seed)).logits.float()
+
+
+def change(model, seed, block):
+    """How far the logits move inside ``block``, relative to their size."""
+    before = logits(model, seed)
+    with block:
+        return float((logits(model, seed) - before).norm() / before.norm())
+
+
+@pytest.mark.parametrize("fmt", HALVES)
+def test_the_emulation_agrees_with_native_arithmetic(fmt):
+    for seed in range(3):
+        model = tiny_llama(layers=3, mlp=64, seed=seed)
+        native, emulated = (change(model, seed, arithmetic(model, fmt, native=where)) for where in (True, False))
+        weights_alone = change(model, seed, rounded(model, fmt))
+        assert 0.75 < emulated / native < 1.33, (emulated, native)
+        assert weights_alone < 0.75 * native
+
+
+@pytest.mark.parametrize("fmt", HALVES)
+def test_the_gradients_of_the_emulation_agree_too(fmt):
+    found = {True: 0.0, False: 0.0}
+    for seed in range(4):
+        model = tiny_llama(layers=3, mlp=64, seed=seed)
+        units = prunable_units(model, "0-2")
+        before = torch.cat(list(score("taylor", model, units).values.values()))
+        for native in found:
+            with arithmetic(model, fmt, native=native):
+                after = torch.cat(list(score("taylor", model, units).values.values()))
+            found[native] += float((after - before).norm() / before.norm())
+    assert 0.6 < found[False] / found[True] < 1.6
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_nothing_of_it_stays(native):
+    model = tiny_llama(bias=True)
+    before, units = bits(model), prunable_units(model, "0-1")
+    plain, addresses = score("taylor", model, units), [p.data_ptr() for p in model.parameters()]
+    with pytest.raises(KeyboardInterrupt), arithmetic(model, "bfloat16", native=native):
+        assert name_of(model) == "bfloat16" and not same_bits(model, before)
+        raise KeyboardInterrupt
+    assert name_of(model) is None and same_bits(model, before)
+    assert addresses == [p.data_ptr() for p in model.parameters()]
+    assert equal(score("taylor", model, units), plain)
+
+
+def test_what_flows_between_modules_has_the_format():
+    model, seen = tiny_llama(), []
+    with arithmetic(model, "bfloat16"):
+        for module in model.modules():
+            module.register_forward_hook(lambda module, inputs, output: seen.extend([*inputs, output]))
+        logits(model, 0)
+    tensors = [value for value in seen if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    assert len(tensors) > 20 and all(torch.equal(value, value.bfloat16().float()) for value in tensors)
+
+
+def test_an_unknown_format_is_named():
+    message = "unknown number format of the arithmetic 'int8'; known: bfloat16, float16"
+    with pytest.raises(StudyError, match=message), arithmetic(tiny_llama(), "int8"):
+        pass

@@ -1,0 +1,110 @@
+"""Changes before scoring do what their names say, and agreement is measured as defined."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import tiny_folder, tiny_model
+
+from mpstudy.errors import StudyError
+from mpstudy.inputs import corpora, models
+from mpstudy.stability import perturb
+from mpstudy.stability.changes import log_scores, mask_agreement, scores_under
+from mpstudy.structure.scores import Scores
+from mpstudy.study import Study
+
+SENTENCES = [f"On day {day} the people said that {day} times {day} is {day * day}." for day in range(60)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", num_hidden_layers=3)
+
+
+@pytest.fixture
+def study(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "default_device", lambda: "cpu")
+    monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
+    monkeypatch.setattr(
+        corpora, "load_texts", lambda name, local=None: SENTENCES[:30] if name == "sotu-early" else SENTENCES[30:]
+    )
+    return Study(folder, "1-2", "sotu-early", samples=3, length=24, corpora=["wiki"], window=32, windows=4)
+
+
+def same(first: Scores, second: Scores) -> bool:
+    return all(torch.equal(first.values[key], second.values[key]) for key in first.values)
+
+
+def test_changes_of_the_calibration(study):
+    assert same(scores_under(study, "sample", "taylor", sample=0, draw=2), study.scores("taylor", sample=2))
+    for change, setting in (("corpus-wiki", "calibration"), ("samples-5", "samples"), ("length-12", "length")):
+        value = change.partition("-")[2]
+        other = study.calibrated(**{setting: value if setting == "calibration" else int(value)})
+        expected = other.scores("taylor", sample=1)
+        assert same(scores_under(study, change, "taylor", sample=1), expected)
+        assert not same(expected, study.scores("taylor", sample=1))
+
+
+def test_changes_of_the_weights(study):
+    before = study.scores("taylor", sample=0)
+    with perturb.perturbed("noise-1e-2", study.model, 4):
+        expected = study.scores("taylor", sample=0)
+    assert same(scores_under(study, "noise-1e-2", "taylor", sample=0, draw=4), expected)
+    other = tiny_model(seed=5, num_hidden_layers=3).state_dict()
+    found = scores_under(study, "tuned", "taylor", sample=0, weights={"tuned": other})
+    assert not same(found, before) and not same(found, expected)
+    assert same(study.scores("taylor", sample=0), before)
+
+
+def test_units_that_are_gone_already_come_first(study):
+    before = study.scores("taylor", sample=0)
+    after = scores_under(study, "pruned-0.3", "taylor", sample=0)
+    gone = study.plan(before, 0.3).mask()
+    for key, values in after.values.items():
+        assert set(gone[key]) <= set(np.flatnonzero(values == 0))
+    assert mask_agreement(study, before, after, 0.3)["jaccard"] == 1
+
+
+def test_settings_reach_the_pruner(study):
+    found = scores_under(study, "bfloat16", "moreau", sample=0, rho=0.01, max_steps=2)
+    assert found.meta["rho"] == 0.01 and found.meta["max_steps"] == 2
+    first, second = (scores_under(study, "bfloat16", "random", sample=0, seed=seed) for seed in (0, 1))
+    assert not same(first, second)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *[(name, f"unknown change '{name}'; known: bfloat16, .*pruned-RATIO") for name in ("int3", "noise", "tuned")],
+        *[
+            (f"{kind}-{n}", "needs a whole number of at least 2")
+            for kind in ("samples", "length")
+            for n in ("x", "1", "")
+        ],
+        *[(f"pruned-{ratio}", r"needs a ratio in \(0, 1\)") for ratio in ("0", "1", "some", "nan")],
+        ("corpus-brown", "unknown corpus 'brown'; known: .*sotu-early"),
+        ("corpus-alpaca-demo", "unknown corpus 'alpaca-demo'"),
+    ],
+)
+def test_an_unusable_change_is_an_error_before_any_work(study, change, message):
+    with pytest.raises(StudyError, match=message):
+        scores_under(study, change, "taylor", sample=0)
+    assert "model" not in vars(study)
+
+
+def test_agreement_of_equal_and_of_opposite_scores(study):
+    scores = study.scores("taylor", sample=0)
+    found = mask_agreement(study, scores, scores, 0.25)
+    assert found["jaccard"] == found["corrected"] == 1
+    assert found["spearman"] == pytest.approx(1) and found["kendall"] == pytest.approx(1)
+    assert found["score_change"] == 0 and 0 < found["chance"] < 1 and 0 < found["margin"] < 1
+    opposite = Scores({key: values.max() - values for key, values in scores.values.items()})
+    found = mask_agreement(study, scores, opposite, 0.25)
+    assert found["jaccard"] == 0 and found["corrected"] < 0 and found["spearman"] == pytest.approx(-1)
+    assert np.isnan(mask_agreement(study, scores, scores, 0.0)["margin"])
+
+
+def test_log_scores_are_centred_by_key():
+    found = log_scores(Scores({"a": torch.tensor([1.0, np.e**2]), "b": torch.tensor([5.0])}))
+    assert found["a"] == pytest.approx([-1, 1]) and found["b"] == pytest.approx([0])
+    with pytest.raises(StudyError, match="scores of 'a' hold a value <= 0"):
+        log_scores(Scores({"a": torch.tensor([0.0, 1.0])}))
