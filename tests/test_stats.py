@@ -35,9 +35,10 @@ def test_one_value_has_no_interval(method):
 
 @pytest.mark.parametrize("method", [stats.interval, stats.t_interval])
 @pytest.mark.parametrize("n", [2, 3, 7, 8, 20, 130])
-def test_constant_in_constant_out(method, n):
-    mean, low, high = method([0.1] * n)
-    assert low == pytest.approx(0.1) and high == pytest.approx(0.1)
+@pytest.mark.parametrize("value", [0.1, 0.33])
+def test_constant_in_constant_out(method, n, value):
+    mean, low, high = method([value] * n)
+    assert low == pytest.approx(value) and high == pytest.approx(value)
     assert low <= mean <= high  # an error bar of negative length would stop a plot
 
 
@@ -96,6 +97,8 @@ def test_permutation_test_counts_ties_that_differ_by_rounding():
     # No difference is negative, so the sum is the largest there is; the sign of the 0 is free. Added in
     # another order the same terms give a sum one rounding smaller, which must not make p zero.
     assert stats.paired_permutation_test([0.0, 0.2, 0.9, 0.4, 0.3, 0.1], np.zeros(6)) == 4 / 2**6
+    # Terms that cancel leave a sum of 0, or of one rounding of a term; every pattern reaches it.
+    assert stats.paired_permutation_test([0.1, 0.2, -0.3, 0.1, 0.2, -0.3], np.zeros(6)) == 1
 
 
 @pytest.mark.parametrize("n", [6, 12, 20])

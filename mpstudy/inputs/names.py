@@ -1,7 +1,6 @@
 """Which model is meant, and the digest that stands for it in fingerprints. Imports nothing heavy."""
 
 import hashlib
-import os
 from pathlib import Path
 
 from ..errors import StudyError
@@ -20,14 +19,14 @@ def hub_snapshot(name: str) -> Path | None:
 
     It may hold some of the model's files only.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
-    cache = Path(os.environ.get("HF_HOME", home)) / "hub"
-    repository = Path(os.environ.get("HF_HUB_CACHE", cache)).expanduser() / f"models--{name.replace('/', '--')}"
-    reference = repository / "refs" / "main"
-    if not reference.is_file():
+    from huggingface_hub import try_to_load_from_cache  # here, for it brings an HTTP client along
+    from huggingface_hub.errors import HFValidationError
+
+    try:  # a model or a tokenizer that was loaded left one of these behind
+        found = [try_to_load_from_cache(name, file) for file in ("config.json", "tokenizer_config.json")]
+    except HFValidationError:  # no hub has a model of such a name
         return None
-    snapshot = repository / "snapshots" / reference.read_text().strip()
-    return snapshot if snapshot.is_dir() else None
+    return next((Path(file).parent for file in found if isinstance(file, str)), None)
 
 
 def source_digest(name: str) -> str:

@@ -159,7 +159,7 @@ def _announce(profile: Profile, due: list[Spec], home: Path, jobs: int) -> dict[
         if free < profile.disk_gb:
             raise StudyError(f"no disk space: {profile.name} needs {profile.disk_gb:g} GB free, {free:.2f} GB are")
     available, needed = machine.available_memory_gb(), profile.memory_gb * jobs
-    if available is not None and available < needed:
+    if available < needed:
         print(f"warning: about {needed:g} GB of memory needed, {available:.1f} GB available")
     speed = 0.0
     if profile.reference_seconds:

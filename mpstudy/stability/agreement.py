@@ -20,13 +20,25 @@ from ..errors import StudyError
 
 
 def jaccard(a: Mapping, b: Mapping) -> float:
-    """|A and B| / |A or B| over the removed units of all keys taken together."""
+    """|A and B| / |A or B| over the removed units of all keys taken together.
+
+    Example
+    -------
+    >>> jaccard({"heads": [0], "mlp": [1, 2, 3]}, {"heads": [0], "mlp": [3, 4, 5]})
+    0.3333333333333333
+    """
     counts = _counts(a, b)
     return _jaccard(*np.sum(list(counts.values()), axis=0)) if counts else 1.0
 
 
 def jaccard_by_key(a: Mapping, b: Mapping) -> dict[str, float]:
-    """The Jaccard index of the removed units under each key."""
+    """The Jaccard index of the removed units under each key.
+
+    Example
+    -------
+    >>> jaccard_by_key({"heads": [0], "mlp": [1, 2]}, {"heads": [0], "mlp": [3, 4]})
+    {'heads': 1.0, 'mlp': 0.0}
+    """
     return {key: _jaccard(*counts) for key, counts in _counts(a, b).items()}
 
 
@@ -37,6 +49,11 @@ def expected_jaccard(removed: Mapping[str, int], sizes: Mapping[str, int]) -> fl
     of common units follows the convolution of these distributions, computed as a product of Fourier
     transforms. With R units removed by each mask the result is E[C / (2R - C)]. It is exact up to rounding;
     the shorter E[C] / (2R - E[C]) is never above it (Jensen) and visibly below it for a few attention heads.
+
+    Example
+    -------
+    >>> round(expected_jaccard({"mlp": 1}, {"mlp": 4}), 6)  # both remove one of four
+    0.25
     """
     _check_same_keys(removed, sizes)
     for key, r in removed.items():
@@ -56,6 +73,11 @@ def overlap(a: Mapping, b: Mapping) -> float:
     """Share of the removed units that both masks remove, over all keys: 2 |A and B| / (|A| + |B|).
 
     Masks of equal size share exactly this part of their units; for others it is the Dice coefficient.
+
+    Example
+    -------
+    >>> overlap({"heads": [0], "mlp": [1, 2, 3]}, {"heads": [0], "mlp": [3, 4, 5]})
+    0.5
     """
     counts = _counts(a, b).values()
     removed = sum(in_a + in_b for _, in_a, in_b in counts)
@@ -69,6 +91,11 @@ def chance_corrected_overlap(a: Mapping, b: Mapping, sizes: Mapping[str, int]) -
     since the overlap is linear in the number of common units. Identical masks give 1, independent ones 0 in
     expectation, masks that avoid each other less than 0. Where chance alone forces agreement (e = 1: every
     key is removed whole or not at all) the value is 1.
+
+    Example
+    -------
+    >>> chance_corrected_overlap({"mlp": [0, 1]}, {"mlp": [1, 2]}, {"mlp": 8})  # o = 1/2, e = 1/4
+    0.3333333333333333
     """
     counts = _counts(a, b)
     _check_same_keys(a, sizes)
@@ -83,12 +110,24 @@ def chance_corrected_overlap(a: Mapping, b: Mapping, sizes: Mapping[str, int]) -
 
 
 def spearman(x: Mapping, y: Mapping) -> float:
-    """Rank correlation of two sets of scores: the plain mean of :func:`spearman_by_key` over the keys."""
+    """Rank correlation of two sets of scores: the plain mean of :func:`spearman_by_key` over the keys.
+
+    Example
+    -------
+    >>> spearman({"heads": [1, 2, 3], "mlp": [1, 2, 3]}, {"heads": [2, 4, 9], "mlp": [3, 2, 1]})
+    0.0
+    """
     return _mean(spearman_by_key(x, y))
 
 
 def kendall(x: Mapping, y: Mapping) -> float:
-    """Kendall's rank correlation of two sets of scores: the plain mean of :func:`kendall_by_key` over the keys."""
+    """Kendall's rank correlation of two sets of scores: the plain mean of :func:`kendall_by_key` over the keys.
+
+    Example
+    -------
+    >>> kendall({"heads": [1, 2, 3], "mlp": [1, 2, 3]}, {"heads": [2, 4, 9], "mlp": [3, 2, 1]})
+    0.0
+    """
     return _mean(kendall_by_key(x, y))
 
 
@@ -96,6 +135,11 @@ def spearman_by_key(x: Mapping, y: Mapping) -> dict[str, float]:
     """Spearman's rank correlation under each key; ties take their mean rank.
 
     Raises a ``StudyError`` for a key whose scores are all equal, where the correlation is undefined.
+
+    Example
+    -------
+    >>> spearman_by_key({"mlp": [1, 2, 3, 4]}, {"mlp": [4, 3, 2, 1]})
+    {'mlp': -1.0}
     """
     return _correlations(x, y, spearmanr)
 
@@ -104,6 +148,11 @@ def kendall_by_key(x: Mapping, y: Mapping) -> dict[str, float]:
     """Kendall's tau-b under each key: the share of pairs of units in the same order, minus that in the opposite one.
 
     Raises a ``StudyError`` for a key whose scores are all equal, where the correlation is undefined.
+
+    Example
+    -------
+    >>> round(kendall_by_key({"mlp": [1, 2, 3]}, {"mlp": [2, 1, 3]})["mlp"], 6)  # two pairs of three in the same order
+    0.333333
     """
     return _correlations(x, y, kendalltau)
 
@@ -115,6 +164,11 @@ def cut_margin(scores: Mapping, removed: Mapping[str, int]) -> dict[str, float]:
     It is the smallest relative change of scores, in [0, 1], that lets the two trade places: the larger one may fall and
     the smaller one rise by that part of it. Keys that lose nothing, or everything, have no cut and are left out. Raises
     a ``StudyError`` for negative scores.
+
+    Example
+    -------
+    >>> cut_margin({"mlp": [5.0, 1.0, 3.0, 8.0]}, {"mlp": 2})  # 5 stays, 3 goes
+    {'mlp': 0.25}
     """
     _check_same_keys(scores, removed)
     margins = {}
@@ -130,6 +184,11 @@ def cut_margin(scores: Mapping, removed: Mapping[str, int]) -> dict[str, float]:
 def instability(before: float, after: float) -> float:
     """The share of accuracy that is lost at the moment of pruning, (before - after) / before (Bartoldson et al. 2020,
     arXiv 1906.03728).
+
+    Example
+    -------
+    >>> instability(0.5, 0.25)
+    0.5
     """
     if not 0 < before <= 1 or not 0 <= after <= 1:
         raise StudyError(f"instability needs accuracies in (0, 1] and [0, 1], not {before!r} and {after!r}")
@@ -137,7 +196,13 @@ def instability(before: float, after: float) -> float:
 
 
 def relative_change(x: Mapping, y: Mapping) -> float:
-    """||x - y|| / ||x||, Euclidean, over the scores of all keys taken together (``x`` is the reference)."""
+    """||x - y|| / ||x||, Euclidean, over the scores of all keys taken together (``x`` is the reference).
+
+    Example
+    -------
+    >>> relative_change({"mlp": [6.0, 8.0]}, {"mlp": [6.0, 3.0]})
+    0.5
+    """
     pairs = _score_pairs(x, y).values()
     reference = sum(np.sum(left**2) for left, _ in pairs)
     if reference == 0:

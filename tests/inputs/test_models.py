@@ -235,7 +235,7 @@ def test_a_cached_hub_model_loads_without_network(tmp_path, folder, variable):
     code = (
         "import time; from mpstudy import models, sources; begin = time.perf_counter();"
         "model, tokenizer = models.load_model('owner/tiny'), models.load_tokenizer('owner/tiny');"
-        "print(model.config.hidden_size, tokenizer('a').input_ids, sources.source_digest('owner/tiny'));"
+        "print(model.config.hidden_size, tokenizer('a').input_ids, names.source_digest('owner/tiny'));"
         "assert time.perf_counter() - begin < 15"
     )
     done = in_process(code, HF_ENDPOINT=closed_endpoint(), **{variable: str(home)})
@@ -246,7 +246,7 @@ def test_a_cached_hub_model_loads_without_network(tmp_path, folder, variable):
 
 def test_a_half_cached_model_without_a_hub_names_what_lacks(tmp_path, folder, monkeypatch):
     hub_cache(tmp_path, folder, ("config.json",))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(models.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(models.constants, "ENDPOINT", closed_endpoint())
     assert models.load_config("owner/tiny").hidden_size == 32
     with pytest.raises(StudyError, match="'owner/tiny': .*no file named model.safetensors"):
@@ -328,9 +328,24 @@ def test_the_digest_of_an_empty_folder_is_refused(tmp_path):
 
 
 def test_the_digests_of_other_names(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    digests = {names.source_digest(name) for name in (*names.BUNDLED, "owner/tiny", "owner/other")}
-    assert len(digests) == 4 and "owner/tiny@main" in digests
+    monkeypatch.setattr(models.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    digests = {names.source_digest(name) for name in (*names.BUNDLED, "owner/tiny", "owner/other", "/no/folder")}
+    assert len(digests) == 5 and {"owner/tiny@main", "/no/folder@main"} < digests
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_the_hub_cache_knows_a_model_by_its_config_or_tokenizer(tmp_path, folder, monkeypatch, file):
+    monkeypatch.setattr(models.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = hub_cache(tmp_path, folder, (file,))
+    assert names.hub_snapshot("owner/tiny") == snapshot
+    assert names.source_digest("owner/tiny") == f"owner/tiny@{COMMIT}"
+    (snapshot / file).unlink()
+    assert names.hub_snapshot("owner/tiny") is None
+
+
+def test_naming_a_model_imports_no_http_client():
+    code = "import sys, mpstudy.sources; print({'huggingface_hub', 'httpx2', 'torch'}.intersection(sys.modules))"
+    assert in_process(code).stdout == "set()\n"
 
 
 def test_another_family_loads_as_a_config(tmp_path):
