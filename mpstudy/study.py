@@ -3,9 +3,9 @@ cached by content.
 """
 
 import copy
-import hashlib
-import inspect
-import json
+import shutil
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 
@@ -15,8 +15,11 @@ from . import memory, pruners
 from .errors import check_choice
 from .evaluation import perplexity
 from .inputs import corpora, models
-from .stability import arithmetic
-from .store import cache, digests
+from .sparse.importance import ELEMENTWISE, element_scores
+from .sparse.masks import Target
+from .sparse.sequential import prune_layers
+from .store import digests
+from .store.cache import Step, cached_file, cached_json
 from .structure import surgery
 from .structure.plan import Plan, make_plan
 from .structure.scores import Scores
@@ -26,7 +29,16 @@ CALIBRATION = ("calibration", "samples", "length")
 BATCH_TOKENS = 1280  # of one backward pass
 
 
-@dataclass
+@dataclass(frozen=True)
+class Timed:
+    """What a piece of work gave, its seconds, and the bytes that it held at most beside what was there before."""
+
+    value: object
+    seconds: float
+    peak: int | None
+
+
+@dataclass(kw_only=True)
 class Study:
     """A model under study.
 
@@ -50,10 +62,12 @@ class Study:
 
     @cached_property
     def tokenizer(self):
+        """The tokenizer of the model."""
         return models.load_tokenizer(self.model_name)
 
     @cached_property
     def units(self) -> Units:
+        """The units that may be pruned."""
         return prunable_units(self.model, self.layers)
 
     @cached_property
@@ -86,28 +100,23 @@ class Study:
         """
         batches = self.batches(sample)
         pruners.check_settings(pruner, settings)
-        key = {
-            "model": digests.weights_digest(self.model),
-            "tokens": digests.tokens_digest(batches),
-            "pruner": pruner,
-            "settings": pruners.defaults(pruner) | settings,
-            "units": self.units.counts,
-            "arithmetic": arithmetic.name_of(self.model),
-            "seed": seed,
-            "threads": torch.get_num_threads(),
-        }
-        module = pruners.PRUNERS[pruner].__module__
-        if not module.startswith("mpstudy."):  # a pruner of the user's own, wherever it was written
-            key["source"] = inspect.getsource(pruners.PRUNERS[pruner])
+        known = {"pruner": pruner, "settings": pruners.defaults(pruner) | settings, "seed": seed}
+        step = self._step(
+            "scores",
+            (pruners.PRUNERS[pruner], prunable_units),
+            tokens=batches,
+            settings=known | {"units": self.units.counts},
+        )
 
         def compute():
             work = partial(pruners.score, pruner, self.model, batches, self.units, seed=seed, **settings)
             found, found.meta["peak_bytes"] = memory.peak_of(work, self.model.device)
             return found
 
-        return cache.cached_file("scores", key, module, Scores, compute)
+        return cached_file(step, Scores, compute)
 
     def plan(self, scores: Scores, ratio: float, scope: str = "local") -> Plan:
+        """The units of lowest score, at a share of units ``ratio``."""
         return make_plan(scores, self.units, ratio, scope)
 
     def pruned(self, plan: Plan):
@@ -119,61 +128,90 @@ class Study:
         ``perplexity`` by corpus, the ``rows`` of its linear layers, ``peak_bytes`` beside the model, and
         ``prune_seconds``, with those of the scores for masks by them (``method`` ``taylor`` or ``moreau``).
         """
-        from .sparse import study
+        batches, wanted = self.batches(sample), Target.parse(target)
+        step = self._step(
+            "sparse",
+            (prune_layers, element_scores, perplexity.perplexity),
+            tokens=[*batches, *self.texts.values()],
+            settings={"method": method, "settings": settings, "update": update, "target": str(wanted)}
+            | {"layers": self.layers, "calibration": [list(batch.shape) for batch in batches]},
+        )
+        scored = method in ELEMENTWISE
 
-        return study.sparse(self, method, target, sample, update, settings)
+        def compute():
+            pruned, state = copy.deepcopy(self.model), step.path(".state")
+            scores = self._element_scores(method, sample, settings) if scored else None
+            options = {"update": update, "state": state, "importance": scores.value.__getitem__ if scored else None}
+            kind = "masked" if scored else method
+            done = timed(lambda: prune_layers(pruned, batches, self.layers, kind, wanted, **options), pruned.device)
+            seconds, peak = done.seconds, done.peak
+            if scores:
+                seconds += scores.seconds
+                held = sum(values.nbytes for values in scores.value.values())
+                peak = peak and max(scores.peak, peak + held)
+            quality = {name: perplexity.perplexity(pruned, windows) for name, windows in self.texts.items()}
+            shutil.rmtree(state, ignore_errors=True)
+            return {"perplexity": quality, "rows": done.value, "peak_bytes": peak, "prune_seconds": seconds}
+
+        return cached_json(step, compute)
+
+    def _element_scores(self, method: str, sample: int, settings: dict) -> Timed:
+        """Scores of single weights. They are as large as the pruned layers, so only the last are kept: enough for a
+        sample's sparsities in turn.
+        """
+        wanted = digests.model_digest(self.model), self.layers, method, sample, settings
+        if vars(self).get("_last_scores", (None, None))[0] != wanted:
+            self._last_scores = None, None  # gone before the next are made
+            work = partial(element_scores, method, self.model, self.batches(sample), self.units, **settings)
+            self._last_scores = wanted, timed(work, self.model.device)
+        return self._last_scores[1]
 
     def perplexity(self, model) -> dict[str, dict]:
         """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluation.perplexity.perplexity`)."""
-        digest = digests.weights_digest(model)
         found = {}
         for name, windows in self.texts.items():
-            key = {
-                "model": digest,
-                "tokens": digests.tokens_digest(windows),
-                "arithmetic": arithmetic.name_of(model),
-                "threads": torch.get_num_threads(),
-            }
-            compute = lambda windows=windows: perplexity.perplexity(model, windows)  # noqa: E731
-            found[name] = cache.cached_json("perplexity", key, "mpstudy.evaluation.perplexity", compute)
+            step = Step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows)
+            found[name] = cached_json(step, partial(perplexity.perplexity, model, windows))
         return found
 
     def divergence(self, first, second, corpus: str) -> dict:
         """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`)."""
         windows = self.texts[corpus]
-        key = {
-            "models": [digests.weights_digest(first), digests.weights_digest(second)],
-            "tokens": digests.tokens_digest(windows),
-            "threads": torch.get_num_threads(),
-        }
-        compute = lambda: perplexity.divergence(first, second, windows)  # noqa: E731
-        return cache.cached_json("divergence", key, "mpstudy.evaluation.perplexity", compute)
+        step = Step("divergence", (perplexity.divergence,), models=(first, second), tokens=windows)
+        return cached_json(step, partial(perplexity.divergence, first, second, windows))
 
     def zero_shot(self, model, tasks: list[str], limit: int) -> list[dict]:
         """Zero-shot rows of ``model`` (see :func:`mpstudy.evaluation.zeroshot.evaluate_tasks`)."""
         from .evaluation import zeroshot  # lm-eval takes seconds to import; only one notebook needs it
 
-        key = {
-            "model": digests.weights_digest(model),
-            "tokenizer": digests.tokenizer_digest(self.tokenizer),
-            "items": [zeroshot.content(task, limit) for task in tasks],
-            "threads": torch.get_num_threads(),
-        }
-        compute = lambda: {"rows": zeroshot.evaluate_tasks(model, self.tokenizer, tasks, limit=limit)}  # noqa: E731
-        return cache.cached_json("zeroshot", key, "mpstudy.evaluation.zeroshot", compute)["rows"]
+        known = {"tasks": tasks, "items": [zeroshot.content(task, limit) for task in tasks]}
+        known |= {"tokenizer": digests.tokenizer_digest(self.tokenizer)}
+        step = Step("zeroshot", (zeroshot.evaluate_tasks,), models=(model,), settings=known)
+        work = partial(zeroshot.evaluate_tasks, model, self.tokenizer, tasks, limit=limit)
+        return cached_json(step, lambda: {"rows": work()})["rows"]
 
     def recover(self, model, training: list[dict], validation: list[dict], recipe, *, seed: int, log=lambda row: None):
         """The recovered (merged) model and its adapter (see :mod:`mpstudy.recovery.lora`)."""
         from .recovery import examples, lora  # PEFT takes seconds to import
 
-        parts = (training, validation)
-        encoded = [examples.encode(self.tokenizer, rows, recipe.cutoff, recipe.loss_on) for rows in parts]
-        tokens = hashlib.sha256(json.dumps(encoded).encode()).hexdigest()
-        key = {"model": digests.weights_digest(model), "tokens": tokens, "recipe": asdict(recipe), "seed": seed}
-        key |= {"threads": torch.get_num_threads()}
-        state = cache.path_of("adapters", key, "mpstudy.recovery.lora", ".state")
-        compute = lambda: lora.train_adapter(  # noqa: E731
-            model, self.tokenizer, training, validation, recipe=recipe, seed=seed, log=log, state=state
-        )
-        adapter = cache.cached_file("adapters", key, "mpstudy.recovery.lora", lora.Adapter, compute)
-        return lora.merge_adapter(model, adapter), adapter
+        encoded = [
+            examples.encode(self.tokenizer, rows, recipe.cutoff, recipe.loss_on) for rows in (training, validation)
+        ]
+        known = {"examples": encoded, "recipe": asdict(recipe), "seed": seed}
+        step = self._step("adapters", (lora.train_adapter,), models=(model,), settings=known)
+        state = step.path(".state")
+        (base,) = step.model_digests
+        options = {"recipe": recipe, "seed": seed, "log": log, "state": state, "base": base["weights"]}
+        adapter = cached_file(step, lora.Adapter, partial(lora.train_adapter, model, *encoded, **options))
+        return lora.merge_adapter(model, adapter, base=base["weights"]), adapter
+
+    def _step(self, kind: str, code: tuple[Callable, ...], *, models=None, tokens=(), settings: dict) -> Step:
+        """A step on this study's model, or on ``models``, whose family is one of the names it uses."""
+        return Step(kind, code, models or (self.model,), tokens, settings, names=(self.model.config.model_type,))
+
+
+def timed(work: Callable, device) -> Timed:
+    """What ``work()`` gives, how long it took and how much memory."""
+    begin = time.perf_counter()
+    value, peak = memory.peak_of(work, device)
+    return Timed(value, time.perf_counter() - begin, peak)

@@ -191,6 +191,7 @@ def recover(options) -> None:
     if options.rows is not None and not 0 < options.rows <= len(rows):
         raise StudyError(f"--rows {options.rows} of {len(rows)} training rows: allowed is 1 to {len(rows)}")
     from ..recovery import loop, lora
+    from ..recovery.examples import encode
 
     launched = loop.accelerator()
     state = options.out.with_name(f"{options.out.name}.state")
@@ -201,9 +202,7 @@ def recover(options) -> None:
     model = models.load_model(options.model, dtype=dtype, device="cpu")  # a copy goes to the device that trains
     adapter = lora.train_adapter(
         model,
-        tokenizer,
-        rows[: options.rows],
-        validation,
+        *(encode(tokenizer, part, recipe.cutoff, recipe.loss_on) for part in (rows[: options.rows], validation)),
         recipe=recipe,
         seed=options.seed,
         log=_Steps(),

@@ -6,6 +6,7 @@ longer runs: for them the hub's own conversion to parquet is read (revision ``re
 A local copy is a file, a folder in the hub's layout, or a folder with the files of the split that is read.
 """
 
+import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -114,6 +115,31 @@ def task_files(name: str) -> list[Path]:
     check_choice("hub task", name, TASKS)
     local = _folder_of_variable(name)
     return _local_files(TASKS[name], local) if local else _hub_files(name, TASKS[name])
+
+
+def content_digest(name: str) -> str:
+    """What stands behind a corpus or task: sha256 of the files of its local copy or of those in the hub's cache, or
+    repository and revision where none has been fetched.
+    """
+    source = (SOURCES | TASKS)[name]
+    if local := _folder_of_variable(name):
+        files = _local_files(source, local)
+    elif not all(files := _cached_files(source)):
+        return f"{source.repo}@{source.revision}"
+    total = hashlib.sha256()
+    for file in map(Path, files):
+        with file.open("rb") as handle:
+            total.update(hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()
+
+
+def _cached_files(source: Source) -> list[str | None]:
+    """The files of a data set in the hub's cache, None for each that is not there."""
+    from huggingface_hub import try_to_load_from_cache  # here, for it brings an HTTP client along
+
+    where = {"repo_type": "dataset", "revision": source.revision}
+    found = [try_to_load_from_cache(source.repo, file, **where) for file in source.files]
+    return [path if isinstance(path, str) else None for path in found]
 
 
 def _folder_of_variable(name: str) -> Path | None:

@@ -1,6 +1,7 @@
 """Which model is meant, and the digest that stands for it in fingerprints. Imports nothing heavy."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from ..errors import StudyError
@@ -52,3 +53,14 @@ def _folder_digest(folder: Path) -> str:
         with path.open("rb") as handle:
             total.update(path.name.encode() + hashlib.file_digest(handle, "sha256").digest())
     return total.hexdigest()
+
+
+def model_type(name: str) -> str | None:
+    """The family that the config of a model names, or ``None`` while the model is not here."""
+    if is_bundled(name):
+        return "llama"
+    folder = Path(name) if Path(name).is_dir() else hub_snapshot(name)
+    config = folder and folder / "config.json"
+    if not config or not config.is_file():
+        return None
+    return json.loads(config.read_text(encoding="utf-8")).get("model_type")

@@ -19,7 +19,6 @@ from ..store.digests import tokens_digest, weights_digest
 from ..structure.families import linear_layers
 from . import loop
 from .dropout import Dropout
-from .examples import encode
 from .recipe import Recipe
 
 
@@ -44,19 +43,19 @@ class Adapter:
 
 def train_adapter(
     model,
-    tokenizer,
-    rows,
-    validation,
+    examples,
+    held_out,
     *,
     recipe: Recipe,
     seed: int = 0,
     log=lambda row: None,
     state: str | Path | None = None,
     save_every: int = 20,
+    base: str | None = None,
 ) -> Adapter:
     """Train LoRA weights for ``model``, which is not changed, and return those with the lowest validation loss.
 
-    ``rows`` and ``validation`` are instructions (``instruction``, ``input``, ``output``). ``seed`` draws the data
+    ``examples`` and ``held_out``, for validation, are what :func:`.examples.encode` gives. ``seed`` draws the data
     order, the initial LoRA weights and the dropout; no global random state is changed. ``log`` receives a row after
     every step (``step``, ``steps``, ``loss``) and where the validation loss (nats per target token) was measured:
     before the first step and after each quarter.
@@ -65,13 +64,14 @@ def train_adapter(
     and ends with the same bits on the same machine; at the end it is deleted. In several processes, which
     ``accelerate launch`` or ``torchrun`` starts, each makes the same call and gets the same adapter.
 
+    ``base``: the digest of the model's weights, if the caller has it.
+
     Raises :class:`StudyError` when ``state`` belongs to another training, when the warm-up is not shorter than the
     training, and when a loss is not finite (naming the step).
     """
-    examples, held_out = (encode(tokenizer, part, recipe.cutoff, recipe.loss_on) for part in (rows, validation))
     steps = recipe.steps(len(examples))
     measured = {math.ceil(steps * quarter / 4) for quarter in (1, 2, 3, 4)}
-    meta = {"recipe": asdict(recipe), "seed": seed, "base": weights_digest(model)}
+    meta = {"recipe": asdict(recipe), "seed": seed, "base": base or weights_digest(model)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         base = copy.deepcopy(model)  # in fp32, unless the launcher asks for half precision: then LoRA alone is fp32
@@ -102,12 +102,13 @@ def train_adapter(
     return Adapter(progress.best, meta | {"best_step": progress.best_step, "history": progress.history})
 
 
-def merge_adapter(model, adapter: Adapter):
-    """A copy of ``model`` in fp32 with the adapter's update added to its weights.
+def merge_adapter(model, adapter: Adapter, *, base: str | None = None):
+    """A copy of ``model`` in fp32 with the adapter's update added to its weights. ``base``: as in
+    :func:`train_adapter`.
 
     Raises :class:`StudyError` when the adapter was trained on another model or changes nothing.
     """
-    if adapter.meta["base"] != weights_digest(model):
+    if adapter.meta["base"] != (base or weights_digest(model)):
         raise StudyError("the adapter does not fit this model: it was trained on another pruned model")
     if not any(bool(value.any()) for name, value in adapter.weights.items() if "lora_B" in name):
         raise StudyError("the adapter changes nothing: all its lora_B weights are zero")

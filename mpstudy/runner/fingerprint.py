@@ -1,64 +1,110 @@
-"""What a result depends on, as one sha256: equal fingerprints mean that running again would change nothing.
+"""What a result depends on. Equal fingerprints mean that running again would change nothing.
 
-In it: parameters, threads, the notebook's source, the modules of ``mpstudy`` it imports (and those that these
-import), the committed data files, the checksums of the fetched inputs and of the model, the versions of the
-packages that compute, and the fingerprints of the runs whose results it reads. Not in it: modules that the
-notebook does not import, such as the runner, so that a nicer report never reruns an experiment.
+An *identity* holds: the run's parameters, threads and device; its code cells by their syntax, without the prose
+between them; the definitions of the library that they reach (:mod:`mpstudy.store.reach`); the inputs that the
+parameters name, by content; the versions of the packages that the reached code imports; the fingerprints of the runs
+whose results it reads. It is stored with the result, so that :func:`differences` can say what is not the same any more.
+
+``data/published.csv`` is not in it: a new row of published numbers is shown when the tables are made the next time.
 """
 
 import hashlib
 import json
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
-from ..inputs import manifest, names
-from ..store.codebase import imported_files
-from ..store.paths import DATA, ROOT, cache_dir
-from .profiles import Spec, read_cells
+from ..inputs.content import contents
+from ..inputs.names import model_type
+from ..store.reach import Library, library
+from ..store.versions import versions_of
+from .profiles import Spec, is_parameters, read_cells
 
-PACKAGES = ("torch", "transformers", "peft", "lm_eval", "numpy")
 
-
-def fingerprint(spec: Spec, threads: int, needs: dict[str, str], root: Path = ROOT) -> str:
-    """sha256 of everything ``spec`` depends on; ``needs`` maps the runs it reads to their fingerprints."""
-    model = spec.parameters.get("model")
-    parts = {
+def identity(spec: Spec, threads: int, needs: dict[str, str], code: Library | None = None) -> dict:
+    """Everything that ``spec`` depends on, as JSON; ``needs`` maps the runs it reads to their fingerprints."""
+    code = code or library()
+    models = [spec.parameters[name] for name in ("model",) if spec.parameters.get(name)]
+    models += spec.parameters.get("references", [])
+    named = set(_texts(spec.parameters))
+    cells = code.cells(code_cells(spec.notebook), spec.notebook.name)
+    reached = code.reached(cells, named | {kind for name in models if (kind := model_type(name))})
+    return {
         "parameters": spec.parameters,
         "threads": threads,
+        "device": device(),
+        "cells": [cell.digest for cell in cells],
+        "definitions": reached.digests(),
+        "wiring": reached.wiring(cells),
+        "inputs": contents(models, named, reached.strings),
+        "versions": versions_of(reached.packages),
         "needs": needs,
-        "notebook": [["".join(cell["source"]), cell["cell_type"]] for cell in read_cells(spec.notebook)],
-        "library": [[file.relative_to(root).as_posix(), sha256(file)] for file in library_files(spec.notebook, root)],
-        "data": [[file.relative_to(DATA).as_posix(), sha256(file)] for file in _data_files()],
-        "inputs": manifest.digest(),
-        "model": names.source_digest(model) if model else None,
-        "versions": package_versions(),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def sha256(file: Path) -> str:
+def fingerprint(known: dict) -> str:
+    """sha256 of an identity."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """What differs between two identities of one run, a line each; empty when nothing does."""
+    lines = [
+        f"{what}: {name} {_change(old, new)}"
+        for what, part in (
+            ("parameter", "parameters"),
+            ("definition", "definitions"),
+            ("input", "inputs"),
+            ("version", "versions"),
+            ("reads", "needs"),
+        )
+        for name, old, new in _unequal(before[part], now[part])
+    ]
+    lines += [
+        f"{part}: {before[part]} is now {now[part]}" for part in ("threads", "device") if before[part] != now[part]
+    ]
+    if len(before["cells"]) != len(now["cells"]):
+        lines.append(f"notebook: {len(now['cells'])} code cells instead of {len(before['cells'])}")
+    else:
+        pairs = enumerate(zip(before["cells"], now["cells"], strict=True))
+        lines += [f"notebook: code cell {index} changed" for index, (old, new) in pairs if old != new]
+    if not lines and before["wiring"] != now["wiring"]:
+        lines.append("definition: a name means another definition of the same name")
+    return lines
+
+
+def code_cells(notebook: Path) -> list[str]:
+    """The code cells of a notebook as Python, without the cell of parameters, whose values the run records."""
+    cells = [cell for cell in read_cells(notebook) if cell["cell_type"] == "code" and not is_parameters(cell)]
+    return [_plain(cell["source"]) for cell in cells]
+
+
+@cache
+def device() -> str:
+    """The name of the GPU on which kernels compute, or ``cpu``. torch is asked only where there may be one."""
+    if version("torch").endswith("+cpu") or not any(Path("/dev").glob("nvidia[0-9]*")):
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+
+
+def file_sha256(file: Path) -> str:
+    """sha256 of a file's bytes."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that compute, read without importing them; None where one is missing."""
-    return {name: _version(name) for name in PACKAGES}
+def _unequal(before: dict, now: dict) -> list[tuple[str, object, object]]:
+    """Names whose values differ, with both values, None where there is none."""
+    names = sorted(before.keys() | now.keys())
+    return [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def library_files(notebook: Path, root: Path = ROOT) -> list[Path]:
-    """The files of ``<root>/mpstudy`` that the notebook imports, directly or through others, sorted."""
-    found = set()
-    for index, cell in enumerate(read_cells(notebook)):
-        if cell["cell_type"] == "code":
-            found |= imported_files(_plain(cell["source"]), f"{notebook.name}, cell {index}", root=root)
-    return sorted(found)
+def _change(old, new) -> str:
+    if old is None or new is None:
+        return "is new" if old is None else "is gone"
+    shown = all(isinstance(value, int | float) or len(str(value)) <= 24 for value in (old, new))
+    return f"{old} is now {new}" if shown and not isinstance(old, list) else "changed"
 
 
 def _plain(source: list[str] | str) -> str:
@@ -67,15 +113,9 @@ def _plain(source: list[str] | str) -> str:
     return "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in lines)
 
 
-def _data_files() -> list[Path]:
-    """Committed data files (fact tables, task files, published numbers); the cache is not among them."""
-    cache = cache_dir().resolve()
-    return sorted(
-        file
-        for file in DATA.rglob("*")
-        if file.is_file()
-        and cache not in file.resolve().parents
-        and (DATA / "cache") not in file.parents
-        and file.suffix != ".md"
-        and "__pycache__" not in file.parts
-    )
+def _texts(value) -> list[str]:
+    """All texts in the values of parameters."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in parts for text in _texts(part)]

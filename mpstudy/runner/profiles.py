@@ -99,7 +99,7 @@ def parse_yaml(text: str):
 
 def notebook_parameters(path: Path) -> dict:
     """Names and defaults from the notebook's cell tagged ``parameters`` (plain ``name = literal`` lines)."""
-    cells = [cell for cell in read_cells(path) if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    cells = [cell for cell in read_cells(path) if is_parameters(cell)]
     if len(cells) != 1:
         raise StudyError(f"{path.name}: exactly one cell must be tagged `parameters`, found {len(cells)}")
     defaults = {}
@@ -113,6 +113,11 @@ def notebook_parameters(path: Path) -> dict:
             where = f"{path.name}, parameters cell, line {line.lineno}"
             raise StudyError(f"{where}: only `name = literal` lines may stand there") from error
     return defaults
+
+
+def is_parameters(cell: dict) -> bool:
+    """Whether a cell is the one that Papermill overrides."""
+    return "parameters" in cell.get("metadata", {}).get("tags", [])
 
 
 def read_cells(path: Path) -> list[dict]:

@@ -1,23 +1,30 @@
 """Computed results by content: the same model, tokens, settings and code are never worked out twice.
 
-A key is the sha256 of everything that decides the result, the weights' bits included, so an entry can be trusted
-wherever it comes from and a killed run finds what it had finished.
+Every result is known by a :class:`Step`, which holds everything that decides it, the weights' bits included. So an
+entry can be trusted wherever it comes from, and a killed run finds what it had finished.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .. import memory
 from ..errors import StudyError
-from .codebase import library_digest
+from .digests import model_digest, tokens_digest
 from .files import replacing, write_atomically
 from .paths import cache_dir
+from .reach import PACKAGE, Reached, library
+from .syntax import Form
+from .versions import versions_of
 
 
 def folder() -> Path:
@@ -25,12 +32,55 @@ def folder() -> Path:
     return Path(os.environ.get("MPSTUDY_COMPUTED", cache_dir() / "computed"))
 
 
-def cached_json(kind: str, key: dict, module: str, compute: Callable[[], dict]) -> dict:
-    """The JSON-able result of ``compute``, kept under ``kind`` by ``key`` and the code that ``module`` depends on.
+@dataclass(frozen=True)
+class Step:
+    """A computed result and what decides it.
 
-    The result carries ``seconds``, what it took when it was computed.
+    Parameters
+    ----------
+    kind: what is computed, such as ``"scores"``; entries of one kind lie in one folder.
+    code: the functions and classes that compute it. All they reach in the library counts (see
+        :mod:`mpstudy.store.reach`), and the versions of the packages that they import.
+    models: their weights, configs, arithmetic and device.
+    tokens: int64 tensors.
+    settings: anything else, as JSON.
+    names: of registry entries that are used beside those in the settings, such as the model's family.
     """
-    path = path_of(kind, key, module, ".json")
+
+    kind: str
+    code: tuple[Callable, ...]
+    models: tuple[nn.Module, ...] = ()
+    tokens: Iterable[torch.Tensor] = ()
+    settings: dict = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    def path(self, suffix: str) -> Path:
+        """Where the result lies, or what stands beside it with another ``suffix``."""
+        return folder() / self.kind / (self.key + suffix)
+
+    @cached_property
+    def model_digests(self) -> list[dict]:
+        """What decides what the models compute."""
+        return [model_digest(model) for model in self.models]
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 over everything that decides the result, as it is when first asked for."""
+        reached, own = _code(self.code, (*self.names, *_texts(self.settings)))
+        parts = {
+            "models": self.model_digests,
+            "tokens": tokens_digest(self.tokens),
+            "settings": self.settings,
+            "threads": torch.get_num_threads(),
+            "code": [reached.digests(), reached.wiring(), own],
+            "versions": versions_of(reached.packages),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def cached_json(step: Step, compute: Callable[[], dict]) -> dict:
+    """The JSON-able result of ``compute``, kept. It carries ``seconds``, what it took when it was computed."""
+    path = step.path(".json")
     if path.is_file():
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -42,11 +92,11 @@ def cached_json(kind: str, key: dict, module: str, compute: Callable[[], dict]) 
     return value
 
 
-def cached_file(kind: str, key: dict, module: str, cls, compute: Callable):
+def cached_file(step: Step, cls, compute: Callable):
     """The same for a value with ``save(path)``, ``cls.load(path)`` and ``meta``, such as
     :class:`mpstudy.structure.scores.Scores`.
     """
-    path = path_of(kind, key, module, ".safetensors")
+    path = step.path(".safetensors")
     if path.is_file():
         return cls.load(path)
     value, seconds = _timed(compute)
@@ -65,7 +115,37 @@ def _timed(compute: Callable):
     return value, seconds
 
 
-def path_of(kind: str, key: dict, module: str, suffix: str) -> Path:
-    """Where the result of ``key`` lies, or what stands beside it with another ``suffix``."""
-    content = json.dumps(key | {"code": library_digest(module), "torch": torch.__version__}, sort_keys=True)
-    return folder() / kind / (hashlib.sha256(content.encode()).hexdigest() + suffix)
+def _code(functions: tuple[Callable, ...], names: Iterable[str]) -> tuple[Reached, list[str]]:
+    """What the functions reach in the library, and the source of those that are a user's own."""
+    roots, own = [], []
+    for function in functions:
+        if _is_ours(function):
+            roots.append(library().named(function.__module__, function.__qualname__))
+        else:
+            own.append(inspect.getsource(function))
+            roots += [library().named(used.__module__, used.__qualname__) for used in _used(function)]
+            roots.append(Form("", (), frozenset(), frozenset(), _packages(function)))
+    return library().reached(roots, names), own
+
+
+def _is_ours(value) -> bool:
+    return (getattr(value, "__module__", None) or "").partition(".")[0] == PACKAGE
+
+
+def _used(function: Callable) -> list:
+    """The functions and classes of the library among the globals that a user's function names."""
+    found = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return [value for value in found if _is_ours(value) and hasattr(value, "__qualname__")]
+
+
+def _packages(function: Callable) -> frozenset[str]:
+    found = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return frozenset(value.__name__.partition(".")[0] for value in found if inspect.ismodule(value))
+
+
+def _texts(value) -> list[str]:
+    """All texts in a JSON-able value."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for part in parts for text in _texts(part)]

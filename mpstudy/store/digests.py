@@ -1,4 +1,4 @@
-"""sha256 digests of what decides a result: weights, tokens, tokenizers."""
+"""sha256 digests of what decides a result: models, tokens, tokenizers."""
 
 import hashlib
 import json
@@ -18,6 +18,15 @@ def weights_digest(model) -> str:
         total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def model_digest(model) -> dict[str, str | None]:
+    """What decides what a model computes: its weights and config, the ``arithmetic`` that it emulates (a name, or None
+    for its own), and the kind of device it is on.
+    """
+    device = next(model.parameters()).device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"weights": weights_digest(model), "arithmetic": getattr(model, "arithmetic", None), "device": name}
 
 
 def tokens_digest(batches) -> str:

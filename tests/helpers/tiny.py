@@ -57,6 +57,13 @@ def tokens(samples: int = 4, length: int = 12, seed: int = 1, vocabulary: int = 
     return torch.randint(vocabulary, (samples, length), generator=generator)
 
 
+def encoded(tokenizer, recipe, *parts) -> list:
+    """Each part of instruction rows as examples, as a recovery by ``recipe`` takes them."""
+    from mpstudy.recovery.examples import encode
+
+    return [encode(tokenizer, rows, recipe.cutoff, recipe.loss_on) for rows in parts]
+
+
 def pruned_model(ratio: float = 0.5, seed: int = 0, **changes) -> LlamaForCausalLM:
     """:func:`tiny_model` with random units removed across layers, so that its layers differ in size."""
     from mpstudy import pruners

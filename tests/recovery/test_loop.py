@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
-from helpers.tiny import ROWS, byte_tokenizer, pruned_model, tiny_model
+from helpers.tiny import ROWS, byte_tokenizer, encoded, pruned_model, tiny_model
 
 from mpstudy.errors import StudyError
 from mpstudy.recovery import examples, loop, lora
@@ -24,8 +24,9 @@ QUICK = {"r": 4, "lr": 1e-2, "epochs": 2, "batch_size": 4, "micro_batch_size": 2
 
 
 def train(model=None, state=None, log=lambda row: None, save_every=2, **changes):
+    recipe = Recipe(**QUICK | changes)
     return lora.train_adapter(
-        model or tiny_model(), byte_tokenizer(), TRAINING, VALIDATION, recipe=Recipe(**QUICK | changes),
+        model or tiny_model(), *encoded(byte_tokenizer(), recipe, TRAINING, VALIDATION), recipe=recipe,
         state=state, save_every=save_every, log=log,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import BYTES, ROWS, pruned_model, tiny_model, tokens
+from helpers.tiny import BYTES, ROWS, encoded, pruned_model, tiny_model, tokens
 from peft import set_peft_model_state_dict
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -38,12 +38,12 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def adapter(tokenizer):
-    return lora.train_adapter(pruned_model(), tokenizer, TRAINING, VALIDATION, recipe=QUICK)
+    return lora.train_adapter(pruned_model(), *encoded(tokenizer, QUICK, TRAINING, VALIDATION), recipe=QUICK)
 
 
 def train(model, tokenizer, seed=0, **changes):
     recipe = Recipe(**vars(QUICK) | changes)
-    return lora.train_adapter(model, tokenizer, TRAINING, VALIDATION, recipe=recipe, seed=seed)
+    return lora.train_adapter(model, *encoded(tokenizer, recipe, TRAINING, VALIDATION), recipe=recipe, seed=seed)
 
 
 def logits(model, batch):
@@ -80,7 +80,9 @@ def test_a_warm_up_as_long_as_the_training_is_an_error(tokenizer):
 
 def test_the_log_is_the_history(tokenizer):
     seen = []
-    adapter = lora.train_adapter(tiny_model(), tokenizer, TRAINING, VALIDATION, recipe=QUICK, log=seen.append)
+    adapter = lora.train_adapter(
+        tiny_model(), *encoded(tokenizer, QUICK, TRAINING, VALIDATION), recipe=QUICK, log=seen.append
+    )
     assert seen == adapter.meta["history"] == json.loads(json.dumps(seen))
 
 
@@ -154,7 +156,7 @@ def test_real_instructions_train_a_tiny_model():
     training, validation = corpora.split_instructions(rows, validation=8, seed=0)
     model = tiny_model(vocab_size=49152, initializer_range=0.02)
     recipe = Recipe(lr=1e-2, epochs=1, batch_size=8, warmup_steps=1, cutoff=128)
-    adapter = lora.train_adapter(model, tokenizer, training[:64], validation, recipe=recipe)
+    adapter = lora.train_adapter(model, *encoded(tokenizer, recipe, training[:64], validation), recipe=recipe)
     losses = [row["validation_loss"] for row in adapter.meta["history"] if "validation_loss" in row]
     assert losses[0] == pytest.approx(math.log(49152), abs=0.3)
     assert losses[-1] < losses[1] < losses[0]

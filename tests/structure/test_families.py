@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.families import UNGROUPED, tiny_family
 from helpers.models import FEW
-from helpers.tiny import ROWS, byte_tokenizer, tokens
+from helpers.tiny import ROWS, byte_tokenizer, encoded, tokens
 
 from mpstudy import pruners
 from mpstudy.errors import StudyError
@@ -97,7 +97,7 @@ def test_generation_with_a_cache_is_that_without(pruned):
 @pytest.mark.parametrize("packing", [True, False])
 def test_recovery_lowers_the_loss_of_an_uneven_model(pruned, packing):
     recipe = Recipe(**vars(RECIPE) | {"packing": packing})
-    adapter = lora.train_adapter(pruned, byte_tokenizer(), ROWS[:8], ROWS[8:], recipe=recipe)
+    adapter = lora.train_adapter(pruned, *encoded(byte_tokenizer(), recipe, ROWS[:8], ROWS[8:]), recipe=recipe)
     losses = [row["validation_loss"] for row in adapter.meta["history"] if "validation_loss" in row]
     assert min(losses[1:]) < losses[0]
     merged = lora.merge_adapter(pruned, adapter)
@@ -107,7 +107,9 @@ def test_recovery_lowers_the_loss_of_an_uneven_model(pruned, packing):
 def test_packed_and_padded_training_agree(pruned):
     histories = [
         lora.train_adapter(
-            pruned, byte_tokenizer(), ROWS[:8], ROWS[8:], recipe=Recipe(**vars(RECIPE) | {"packing": packing})
+            pruned,
+            *encoded(byte_tokenizer(), RECIPE, ROWS[:8], ROWS[8:]),
+            recipe=Recipe(**vars(RECIPE) | {"packing": packing}),
         ).meta["history"]
         for packing in (True, False)
     ]
