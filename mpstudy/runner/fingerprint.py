@@ -14,12 +14,12 @@ from pathlib import Path
 from ..inputs import manifest, names
 from ..store.codebase import imported_files
 from ..store.paths import DATA, ROOT, cache_dir
-from .profiles import Spec, read_cells
+from .profiles import Run, read_cells
 
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "numpy")
 
 
-def fingerprint(spec: Spec, threads: int, needs: dict[str, str], root: Path = ROOT) -> str:
+def fingerprint(spec: Run, threads: int, needs: dict[str, str], root: Path = ROOT) -> str:
     """sha256 of everything ``spec`` depends on; ``needs`` maps the runs it reads to their fingerprints."""
     model = spec.parameters.get("model")
     parts = {

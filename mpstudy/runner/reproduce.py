@@ -22,7 +22,7 @@ from ..store.paths import PROFILES, REPORTS
 from . import machine, pages
 from .execute import execute
 from .fingerprint import fingerprint, sha256
-from .profiles import Profile, Spec, load_profile, with_seeds
+from .profiles import Profile, Run, load_profile, with_seeds
 from .progress import Progress, duration
 
 
@@ -78,7 +78,7 @@ def run_profile(
                 result_file(home, spec.name).unlink(missing_ok=True)
             threads = max(1, profile.threads // jobs)
 
-            def unit(spec: Spec, work: Path) -> None:
+            def unit(spec: Run, work: Path) -> None:
                 execute(spec, home, work, prints[spec.name], threads, estimates[spec.name], environment or {})
 
             _execute_all(due, home, unit, estimates, jobs)
@@ -113,9 +113,9 @@ def _with_needs(profile: Profile, only: str) -> Profile:
     return replace(profile, runs=tuple(spec for spec in profile.runs if spec.name in wanted))
 
 
-def _due(profile: Profile, home: Path, prints: dict[str, str]) -> list[Spec]:
+def _due(profile: Profile, home: Path, prints: dict[str, str]) -> list[Run]:
     """The runs to execute: no result, an outdated one, or one that read other results than are there now."""
-    due: list[Spec] = []
+    due: list[Run] = []
     for spec in profile.runs:
         waits = any(other.name in spec.needs for other in due)
         if waits or not _finished(spec, home, prints[spec.name]):
@@ -123,7 +123,7 @@ def _due(profile: Profile, home: Path, prints: dict[str, str]) -> list[Spec]:
     return due
 
 
-def _finished(spec: Spec, home: Path, fingerprint_now: str) -> bool:
+def _finished(spec: Run, home: Path, fingerprint_now: str) -> bool:
     file = result_file(home, spec.name)
     if not file.is_file():
         return False
@@ -152,7 +152,7 @@ def _locked(home: Path):
         yield
 
 
-def _announce(profile: Profile, due: list[Spec], home: Path, jobs: int) -> dict[str, float]:
+def _announce(profile: Profile, due: list[Run], home: Path, jobs: int) -> dict[str, float]:
     """Print what the runs will cost, refuse a full disk, and return the expected seconds of each."""
     if profile.disk_gb:
         free = machine.free_disk_gb(home)
@@ -172,7 +172,7 @@ def _announce(profile: Profile, due: list[Spec], home: Path, jobs: int) -> dict[
 
 
 def _execute_all(
-    due: list[Spec], home: Path, unit: Callable[[Spec, Path], None], estimates: dict[str, float], jobs: int
+    due: list[Run], home: Path, unit: Callable[[Run, Path], None], estimates: dict[str, float], jobs: int
 ) -> None:
     """Execute runs as soon as those they need are done, ``jobs`` at once; raise the first failure at the end.
 
@@ -181,7 +181,7 @@ def _execute_all(
     progress, outcomes = Progress(estimates, jobs), queue.Queue()
     waiting, active, failure = list(due), set(), None
 
-    def worker(spec: Spec, work: Path) -> None:
+    def worker(spec: Run, work: Path) -> None:
         try:
             unit(spec, work)
             outcomes.put((spec.name, None))
