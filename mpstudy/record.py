@@ -26,15 +26,15 @@ from .store.paths import REPORTS
 _EVERY = 0.25  # seconds between two progress lines of one stage
 
 
-def start() -> "Run":
-    """The run this notebook belongs to: the runner's (``MPSTUDY_RUN``) or an interactive one."""
+def start() -> "Recorder":
+    """The recorder of the run this notebook belongs to: the runner's (``MPSTUDY_RUN``) or an interactive one."""
     context = os.environ.get("MPSTUDY_RUN")
     if context:
-        return Run(**json.loads(Path(context).read_text(encoding="utf-8")))
+        return Recorder(**json.loads(Path(context).read_text(encoding="utf-8")))
     name, parameters = _session()
     work = REPORTS / "interactive" / name
     work.mkdir(parents=True, exist_ok=True)
-    return Run(
+    return Recorder(
         run=name,
         profile="interactive",
         work=str(work),
@@ -51,8 +51,8 @@ def _session() -> tuple[str, dict]:
     return name, {key: values[key] for key in ("model", "seeds") if key in values}
 
 
-class Run:
-    """One execution of one notebook: where it writes, what it has recorded so far."""
+class Recorder:
+    """Records one execution of one notebook: where it writes, and its tables and stages so far."""
 
     def __init__(self, *, run: str, profile: str, work: str, reports: str, parameters: dict):
         self.name, self.profile, self.parameters = run, profile, parameters

@@ -111,18 +111,18 @@ def _reproduce(arguments) -> int:
 
 def _run(arguments) -> int:
     from ..runner import machine
-    from ..runner.profiles import Profile, Spec, check_name, load_profile, merge_parameters
+    from ..runner.profiles import Profile, Run, check_name, load_profile, merge_parameters
     from ..runner.reproduce import print_page, run_profile
 
     notebook = NOTEBOOKS / f"{Path(arguments.notebook).stem}.ipynb"
     parameters = merge_parameters(notebook, dict(_pair(text) for text in arguments.parameters))
-    spec = Spec(check_name(arguments.name or notebook.stem), notebook, parameters)
+    run = Run(check_name(arguments.name or notebook.stem), notebook, parameters)
     profile = Profile("custom", (), threads=machine.cores())
     if arguments.profile != "custom":
         profile = load_profile(arguments.profile)
-    if spec.name in [planned.name for planned in profile.runs]:
-        raise StudyError(f"{spec.name!r} is a run of the profile {profile.name} itself; choose another --name")
-    run_profile(replace(profile, runs=(spec,), reference_seconds=0.0), arguments.reports.resolve())
+    if run.name in [planned.name for planned in profile.runs]:
+        raise StudyError(f"{run.name!r} is a run of the profile {profile.name} itself; choose another --name")
+    run_profile(replace(profile, runs=(run,), reference_seconds=0.0), arguments.reports.resolve())
     print_page(arguments.reports, profile.name)
     return 0
 

@@ -18,19 +18,19 @@ from ..inputs.content import contents
 from ..inputs.names import model_type
 from ..store.reach import Library, library
 from ..store.versions import versions_of
-from .profiles import Spec, is_parameters, read_cells
+from .profiles import Run, is_parameters, read_cells
 
 
-def identity(spec: Spec, threads: int, needs: dict[str, str], code: Library | None = None) -> dict:
-    """Everything that ``spec`` depends on, as JSON; ``needs`` maps the runs it reads to their fingerprints."""
+def identity(run: Run, threads: int, needs: dict[str, str], code: Library | None = None) -> dict:
+    """Everything that ``run`` depends on, as JSON; ``needs`` maps the runs it reads to their fingerprints."""
     code = code or library()
-    models = [spec.parameters[name] for name in ("model",) if spec.parameters.get(name)]
-    models += spec.parameters.get("references", [])
-    named = set(_texts(spec.parameters))
-    cells = code.cells(code_cells(spec.notebook), spec.notebook.name)
+    models = [run.parameters[name] for name in ("model",) if run.parameters.get(name)]
+    models += run.parameters.get("references", [])
+    named = set(_texts(run.parameters))
+    cells = code.cells(code_cells(run.notebook), run.notebook.name)
     reached = code.reached(cells, named | {kind for name in models if (kind := model_type(name))})
     return {
-        "parameters": spec.parameters,
+        "parameters": run.parameters,
         "threads": threads,
         "device": device(),
         "cells": [cell.digest for cell in cells],

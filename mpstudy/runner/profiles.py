@@ -54,7 +54,7 @@ _OPTIONAL = {"tolerances", "needs", "parameters", "verify", "verify_minutes"}
 
 
 @dataclass(frozen=True)
-class Spec:
+class Run:
     """One run: a notebook with every one of its parameters. ``verify`` overrides some of them, or is None."""
 
     name: str
@@ -71,7 +71,7 @@ class Profile:
     """What one ``reproduce`` makes, and the cost it states before it starts."""
 
     name: str
-    runs: tuple[Spec, ...]
+    runs: tuple[Run, ...]
     description: str = ""
     threads: int = 1
     memory_gb: float = 0.0
@@ -178,7 +178,7 @@ def load_profile(name: str, folder: Path = PROFILES) -> Profile:
     return Profile(name=name, runs=tuple(runs), **raw)
 
 
-def _spec(entry: dict, notebooks: Path, before: list[Spec]) -> Spec:
+def _spec(entry: dict, notebooks: Path, before: list[Run]) -> Run:
     """One run of a profile; it may need only runs that stand ``before`` it, so there are no cycles."""
     name, known = check_name(entry["name"]), {spec.name: spec for spec in before}
     if name in known:
@@ -191,7 +191,7 @@ def _spec(entry: dict, notebooks: Path, before: list[Spec]) -> Spec:
     parameters = merge_parameters(notebook, entry.get("parameters", {}))
     if "verify" in entry:
         merge_parameters(notebook, parameters | entry["verify"])
-    return Spec(
+    return Run(
         name,
         notebook,
         parameters,
@@ -247,7 +247,7 @@ def with_seeds(profile: Profile, seeds: list[int]) -> Profile:
     return replace(profile, runs=tuple(_reseeded(spec, seeds) for spec in profile.runs))
 
 
-def _reseeded(spec: Spec, seeds: list[int]) -> Spec:
+def _reseeded(spec: Run, seeds: list[int]) -> Run:
     if "seeds" not in spec.parameters:
         return spec
     parameters = merge_parameters(spec.notebook, spec.parameters | {"seeds": seeds})

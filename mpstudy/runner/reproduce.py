@@ -6,7 +6,6 @@ Whatever kills a run, at whatever point, the study goes on with that run when it
 """
 
 import fcntl
-import json
 import os
 import queue
 import shutil
@@ -21,9 +20,10 @@ from ..errors import StudyError, check_choice
 from ..store.paths import PROFILES, REPORTS
 from . import machine, pages
 from .execute import execute
-from .fingerprint import fingerprint, sha256
-from .profiles import Profile, Spec, load_profile, with_seeds
+from .profiles import Profile, Run, load_profile, with_seeds
 from .progress import Progress, duration
+from .prose import refresh
+from .status import identities, load_result, reasons_of, result_file
 
 
 def reproduce(
@@ -70,16 +70,16 @@ def run_profile(
         raise StudyError(f"jobs must be at least 1, not {jobs}")
     home = reports / profile.name
     with _locked(home):
-        prints = fingerprints(profile)
-        due = list(profile.runs) if again else _due(profile, home, prints)
+        known = identities(profile)
+        due = list(profile.runs) if again else _due(profile, home, known)
         if due:
             estimates = _announce(profile, due, home, jobs)
             for spec in due:  # an outdated result must not be read or shown, and `again` survives a kill
                 result_file(home, spec.name).unlink(missing_ok=True)
             threads = max(1, profile.threads // jobs)
 
-            def unit(spec: Spec, work: Path) -> None:
-                execute(spec, home, work, prints[spec.name], threads, estimates[spec.name], environment or {})
+            def unit(spec: Run, work: Path) -> None:
+                execute(spec, home, work, known[spec.name], threads, estimates[spec.name], environment or {})
 
             _execute_all(due, home, unit, estimates, jobs)
         else:
@@ -87,21 +87,9 @@ def run_profile(
                 f"{profile.name}: nothing to do, all {len(profile.runs)} runs are finished and unchanged "
                 f"(`--again` executes them anew)"
             )
+        refresh([run for run in profile.runs if run not in due], home)
         pages.write_pages(home, profile.description)
     return [spec.name for spec in due]
-
-
-def result_file(home: Path, run: str) -> Path:
-    return home / "results" / f"{run}.json"
-
-
-def fingerprints(profile: Profile) -> dict[str, str]:
-    """The fingerprint of every run; a run stands behind those it needs."""
-    prints: dict[str, str] = {}
-    for spec in profile.runs:
-        needs = {name: prints[name] for name in spec.needs}
-        prints[spec.name] = fingerprint(spec, profile.threads, needs)
-    return prints
 
 
 def _with_needs(profile: Profile, only: str) -> Profile:
@@ -113,26 +101,15 @@ def _with_needs(profile: Profile, only: str) -> Profile:
     return replace(profile, runs=tuple(spec for spec in profile.runs if spec.name in wanted))
 
 
-def _due(profile: Profile, home: Path, prints: dict[str, str]) -> list[Spec]:
+def _due(profile: Profile, home: Path, known: dict[str, dict]) -> list[Run]:
     """The runs to execute: no result, an outdated one, or one that read other results than are there now."""
-    due: list[Spec] = []
-    for spec in profile.runs:
-        waits = any(other.name in spec.needs for other in due)
-        if waits or not _finished(spec, home, prints[spec.name]):
-            due.append(spec)
+    due: list[Run] = []
+    for run in profile.runs:
+        waits = any(other.name in run.needs for other in due)
+        result = None if waits else load_result(home, run.name)
+        if result is None or reasons_of(result, known[run.name], home, run.needs):
+            due.append(run)
     return due
-
-
-def _finished(spec: Spec, home: Path, fingerprint_now: str) -> bool:
-    file = result_file(home, spec.name)
-    if not file.is_file():
-        return False
-    result = json.loads(file.read_text(encoding="utf-8"))
-    return (
-        result["fingerprint"] == fingerprint_now
-        and result["needs"] == {name: sha256(result_file(home, name)) for name in spec.needs}
-        and all((home / name).is_file() for name in result["files"])
-    )
 
 
 @contextmanager
@@ -152,7 +129,7 @@ def _locked(home: Path):
         yield
 
 
-def _announce(profile: Profile, due: list[Spec], home: Path, jobs: int) -> dict[str, float]:
+def _announce(profile: Profile, due: list[Run], home: Path, jobs: int) -> dict[str, float]:
     """Print what the runs will cost, refuse a full disk, and return the expected seconds of each."""
     if profile.disk_gb:
         free = machine.free_disk_gb(home)
@@ -172,7 +149,7 @@ def _announce(profile: Profile, due: list[Spec], home: Path, jobs: int) -> dict[
 
 
 def _execute_all(
-    due: list[Spec], home: Path, unit: Callable[[Spec, Path], None], estimates: dict[str, float], jobs: int
+    due: list[Run], home: Path, unit: Callable[[Run, Path], None], estimates: dict[str, float], jobs: int
 ) -> None:
     """Execute runs as soon as those they need are done, ``jobs`` at once; raise the first failure at the end.
 
@@ -181,7 +158,7 @@ def _execute_all(
     progress, outcomes = Progress(estimates, jobs), queue.Queue()
     waiting, active, failure = list(due), set(), None
 
-    def worker(spec: Spec, work: Path) -> None:
+    def worker(spec: Run, work: Path) -> None:
         try:
             unit(spec, work)
             outcomes.put((spec.name, None))

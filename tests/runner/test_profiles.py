@@ -6,7 +6,7 @@ from helpers.tiny_study import TinyStudy
 from mpstudy.errors import StudyError
 from mpstudy.runner.fingerprint import fingerprint, library_files
 from mpstudy.runner.profiles import (
-    Spec,
+    Run,
     for_verify,
     load_profile,
     merge_parameters,
@@ -146,7 +146,7 @@ def test_a_fingerprint_changes_with_what_matters_and_only_with_that(tmp_path, li
     path = study.notebook("n", "x = 1", "from mpstudy import a")
 
     def now(x=1, threads=1, needs=None):
-        return fingerprint(Spec("n", path, {"x": x}), threads, needs or {}, tmp_path)
+        return fingerprint(Run("n", path, {"x": x}), threads, needs or {}, tmp_path)
 
     before = now()
     (library / "c.py").write_text("unimported = True\n")

@@ -13,8 +13,9 @@ from helpers.tiny_study import TinyStudy
 
 from mpstudy.errors import StudyError
 from mpstudy.runner import machine
-from mpstudy.runner.execute import needs_hub, scrub
+from mpstudy.runner.execute import needs_hub
 from mpstudy.runner.profiles import load_profile
+from mpstudy.runner.publish import scrub
 from mpstudy.runner.reproduce import _announce, _locked, reproduce
 from mpstudy.store.paths import ROOT
 
