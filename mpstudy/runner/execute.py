@@ -32,7 +32,8 @@ def execute(
     """Run ``run`` and put notebook, page, figures, tables and at last ``results/<run>.json`` into ``home``.
 
     ``work`` is an empty folder on the same disk; ``expected`` is the estimate in seconds; ``environment`` is
-    added to the kernel's; ``identity`` is what the result depends on. Raises StudyError if the notebook fails; what it did so far then stays in ``work``.
+    added to the kernel's; ``identity`` is what the result depends on. Raises StudyError if the notebook fails; what
+    it did so far then stays in ``work``.
     """
     context = {
         "run": run.name,

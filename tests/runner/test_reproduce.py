@@ -54,7 +54,7 @@ def test_a_study_runs_once_and_then_not_again(study, capsys):
         "rows": [{"seed": 0, "square": 0.0}, {"seed": 1, "square": 1.0}, {"seed": 2, "square": 4.0}],
     }
     assert read["tables"]["sums"]["rows"] == [{"n": 3, "total": 5.0}]
-    assert write["seeds"] == [0, 1, 2] and write["schema"] == 1 and write["notebook"] == "write"
+    assert write["seeds"] == [0, 1, 2] and write["schema"] == 2 and write["notebook"] == "write"
     facts = write["provenance"]
     assert facts["stages"][0]["name"] == "squares" and facts["stages"][0]["items"] == 3
     assert 0.01 < facts["peak_memory_gb"] < 2 and facts["wall_seconds"] > 0 and facts["threads"] == 1
