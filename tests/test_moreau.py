@@ -6,11 +6,11 @@ import pytest
 import torch
 from models import bits, distance, equal, same_bits, score, tiny_llama, tiny_tokens
 
-from mpstudy.envelope import inner
 from mpstudy.errors import StudyError
 from mpstudy.gradients import causal_loss, mean_gradients, only_trainable
 from mpstudy.groups import RowGroups, UnitGroups
 from mpstudy.perturb import restored
+from mpstudy.proximal import inner
 from mpstudy.units import prunable_units, reduce_to_units
 
 
