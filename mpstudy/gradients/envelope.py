@@ -5,25 +5,29 @@ dictionaries of tensors, the loss is a function that hands its gradient on block
 sums over them. Both are proximal gradient, ``d <- GST_{gamma eta}(d - gamma F)`` with ``F = grad L(w + d) + d / rho``,
 and differ in the step gamma and in memory:
 
-* ``spectral`` takes the steps of Barzilai and Borwein (1988), the inverse curvature along the last step, the short one
-  of the two where they differ by half (Zhou, Gao and Dai 2006), so that no Lipschitz constant has to be guessed. It
+* :class:`Spectral` takes the steps of Barzilai and Borwein (1988), the inverse curvature along the last step, the short
+  one of the two where they differ by half (Zhou, Gao and Dai 2006), so that no Lipschitz constant has to be guessed. It
   holds d and one more vector, the last F or step.
-* ``plain`` holds d alone and moves each block as soon as its gradient is there. Its step is the inverse of the largest
-  curvature seen, estimated from values of the loss.
+* :class:`Plain` holds d alone and moves each block as soon as its gradient is there. Its step is the inverse of the
+  largest curvature seen, estimated from values of the loss.
+
+A solver is three functions: ``init(d) -> state``, ``step(state) -> state`` and ``terminate(state) -> bool``; it keeps
+nothing itself. A step replaces all of the state but its vectors, which it changes in place:
+:mod:`mpstudy.gradients.proximal` draws which buffer holds what when.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 import torch
 
 from ..errors import StudyError, check_choice
 from .groups import Whole
+from .proximal import Block, Measured, Memory, Moved, Problem, Vector, measure, move
 
-Vector = dict[str, torch.Tensor]
-SOLVERS = ("spectral", "plain")
 MAX_RESTARTS = 12
 STRIDE = 2  # growth of the step where the objective bends down
 ROUNDING = 3e-6  # relative error of a loss in fp32, with room
@@ -54,16 +58,17 @@ class ProxResult:
 def prox_point(
     evaluate: Callable, d: Vector, *, rho, max_steps, tol, step_size=None, eta=0.0, groups=None, solver="spectral"
 ) -> ProxResult:
-    """Minimise the envelope's inner problem from d = 0.
+    """Minimise the envelope's inner problem ``L(w + d) + ||d||^2 / (2 rho) + eta * sum_g ||d_g||_2`` from d = 0.
 
     Parameters
     ----------
-    evaluate: ``(d, consume) -> loss`` at w + d. It calls ``consume`` once with each block of the gradient (name ->
-        tensor); from then on the block of d may be overwritten.
+    evaluate: ``(d, consume) -> loss`` (nats) at w + d. It calls ``consume`` once with each block of the gradient (name
+        -> tensor, nats per weight), which becomes the solver's; from then on the block of d may be overwritten.
     d: zeros; they are changed in place and become the minimiser.
     rho: radius of the envelope, > 0 (units: weight squared per nat).
     max_steps: at most so many proximal steps. tol: stop at this relative prox residual.
-    step_size: first step; the default rho / 10 moves a tenth of the way that the plain gradient would.
+    step_size: first step (weight squared per nat); the default rho / 10 moves a tenth of the way that the plain
+        gradient would.
     eta, groups: threshold (nats per weight) and groups of the group-sparse envelope, see :mod:`.groups`.
     solver: ``spectral`` or ``plain``.
 
@@ -72,205 +77,172 @@ def prox_point(
     StudyError: a loss or gradient that is not finite, or no step size that keeps the objective below L(w).
     """
     check_choice("solver", solver, SOLVERS)
-    problem = _Problem(evaluate, d, rho, eta, groups if eta else Whole())
-    solve = _spectral if solver == "spectral" else _plain
-    return solve(problem, max_steps, tol, step_size or rho / 10)
+    problem = Problem(evaluate, rho, eta, groups if eta else Whole())
+    method = SOLVERS[solver](problem, max_steps, tol, step_size or rho / 10)
+    state = method.init(d)
+    while not method.terminate(state):
+        state = method.step(state)
+    last = state.residuals[-1] if state.residuals else math.inf
+    lowest = state.lowest_curvature if math.isfinite(state.lowest_curvature) else None
+    return ProxResult(d, last, last <= tol, state.gradients, state.start, state.at.loss, state.residuals, lowest)
 
 
-@dataclass
-class _Sums:
-    """Inner products over the blocks of one evaluation, and over the step that is taken from it."""
+@dataclass(frozen=True)
+class State:
+    """Where a solver is between two steps."""
 
-    difference: float = 0.0  # ||d - GST_{rho eta}(d - rho F)||^2, zero at the minimiser
-    size: float = 0.0  # ||d||^2
-    steep: float = 0.0  # <F, F>
-    secant: float = 0.0  # <previous step, F>
-    squared: float = 0.0  # <s, s> of the step s from d
-    slope: float = 0.0  # <F, s>
-
-    def residual(self) -> float:
-        if self.size == 0:
-            return 0.0 if self.difference == 0 else math.inf
-        return (self.difference / self.size) ** 0.5
-
-
-@dataclass
-class _Block:
-    """One block at one point: F and, per group, ``<d, d>``, ``<d, F>`` and ``<F, F>``, from which all else follows."""
-
-    f: Vector
-    dd: torch.Tensor
-    df: torch.Tensor
-    ff: torch.Tensor
-
-
-@dataclass
-class _Problem:
-    evaluate: Callable
-    d: Vector
-    rho: float
-    eta: float
-    groups: object
-    gradients: int = 0
+    memory: Memory  # changed in place
+    gamma: float  # the next step (weight squared per nat)
+    at: Measured = field(default_factory=Measured)  # what the last pass found
+    start: float = math.nan  # L(w), nats
+    residuals: tuple[float, ...] = ()  # after each step from d = 0
+    gradients: int = 0  # passes, restarts included
     restarts: int = 0
-    last: Vector = field(default_factory=dict)
-    lowest_curvature: float = math.inf
-    dd: dict[tuple[str, ...], torch.Tensor] = field(default_factory=dict)  # <d_g, d_g>, carried from step to step
+    lowest_curvature: float = math.inf  # of L along the steps, restarts included
 
-    def gradient(self, consume) -> tuple[float, _Sums]:
-        """The loss at d and the sums over the blocks; ``consume(block, sums)`` receives F block by block. With
-        ``self.last``, that vector is multiplied with F and then overwritten by it.
-        """
-        sums = _Sums()
-        loss = self.evaluate(self.d, lambda gradient: consume(self._gather(gradient, sums), sums))
-        if not math.isfinite(loss):
-            raise StudyError(f"the loss is {loss} at step {self.gradients} of the prox solver")
-        self.gradients += 1
-        return loss, sums
 
-    def _gather(self, gradient: Vector, sums: _Sums) -> _Block:
-        totals = torch.zeros(2, self.groups.count(gradient), dtype=torch.float64)
-        for piece in self.groups.pieces(gradient):
-            f, d = piece.of(gradient), piece.of(self.d)
-            totals[:, piece.groups] += inner(f.add_(d, alpha=1 / self.rho), d, f)
-            if self.last:
-                old = piece.of(self.last)
-                sums.secant += float(old.flatten().dot(f.flatten()))
-                old.copy_(f)
-        if not torch.isfinite(totals).all():
-            name = next((n for n, f in gradient.items() if not torch.isfinite(f).all()), next(iter(gradient)))
-            raise StudyError(f"the gradient of {name} is not finite at step {self.gradients} of the prox solver")
-        df, ff = totals
-        f = {name: self.last[name] for name in gradient} if self.last else gradient
-        block = _Block(f, self.dd.get(tuple(gradient), 0 * ff), df, ff)
-        sums.size += float(block.dd.sum())
-        sums.steep += float(ff.sum())
-        sums.difference += float(self._step(block, self.rho)[2].sum())
-        return block
+@dataclass(frozen=True)
+class SpectralState(State):
+    """``at`` is measured at d, and the step from there is yet to be taken."""
 
-    def _step(self, block: _Block, gamma: float):
-        """Per group: the factor that ``GST_{gamma eta}`` puts on ``d - gamma F``, its norm before, and ``<s, s>`` and
-        ``<F, s>`` of the step s.
-        """
-        dd, df, ff = block.dd, block.df, block.ff
-        norm = (dd - 2 * gamma * df + gamma**2 * ff).clamp_min(0).sqrt()
-        keep = (1 - gamma * self.eta / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_min(0)
-        cut = 1 - keep
-        squared = cut**2 * dd + 2 * cut * keep * gamma * df + (keep * gamma) ** 2 * ff
-        return keep, norm, squared.clamp_min(0), -cut * df - keep * gamma * ff
+    blocks: tuple[Block, ...] = ()  # F at d, in ``memory.held``
 
-    def move(self, block: _Block, gamma: float, sums: _Sums) -> None:
-        """``d <- GST_{gamma eta}(d - gamma F)`` in one block. With eta, F is overwritten by the step."""
-        keep, norm, squared, slope = self._step(block, gamma)
-        self.dd[tuple(block.f)] = (keep * norm) ** 2
-        sums.squared += float(squared.sum())
-        sums.slope += float(slope.sum())
-        if not self.eta:
-            for name, f in block.f.items():
-                self.d[name].add_(f, alpha=-gamma)
-            return
-        scale, cut = -gamma * keep, keep - 1
-        for piece in self.groups.pieces(block.f):
-            f, d = piece.of(block.f), piece.of(self.d)
-            d.add_(f.mul_(piece.spread(scale, f)).addcmul_(d, piece.spread(cut, d)))
 
-    def rises(self, loss: float, sums: _Sums, start: float) -> bool:
-        return sums.size > 0 and loss + sums.size / (2 * self.rho) > start
+@dataclass(frozen=True)
+class PlainState(State):
+    """``at`` was measured at the point from which the last step, ``moved``, led to d."""
 
-    def restart(self, gamma: float) -> float:
+    moved: Moved = field(default_factory=Moved)
+    moves: int = 0  # from d = 0
+    held: bool = False  # the last step measured only: ``at`` is measured at d
+    steepest: float = 0.0  # largest curvature of the objective along the steps
+
+
+S = TypeVar("S", bound=State)
+
+
+@dataclass(frozen=True)
+class Solver(ABC, Generic[S]):
+    """What a solver is: ``init``, ``step`` until ``terminate``."""
+
+    problem: Problem
+    max_steps: int
+    tol: float
+    first: float  # step (weight squared per nat)
+
+    @abstractmethod
+    def init(self, d: Vector) -> S:
+        """The state at d = 0; d becomes part of its memory."""
+
+    @abstractmethod
+    def step(self, state: S) -> S:
+        """One pass on, or back at d = 0 where the objective rose above L(w). ``state`` must not be used again."""
+
+    @abstractmethod
+    def terminate(self, state: S) -> bool:
+        """Whether d is good enough or the steps are used up; then ``state.at`` was measured at d."""
+
+    def converged(self, state: State) -> bool:
+        return bool(state.residuals and state.residuals[-1] <= self.tol)
+
+    def restart(self, state: S, **changes) -> S:
         """Back to d = 0 with a quarter of the step."""
-        self.restarts += 1
-        if self.restarts > MAX_RESTARTS:
+        if state.restarts == MAX_RESTARTS:
             raise StudyError(
-                f"the prox solver diverges: no step size down to {gamma:.1e} lowers the loss (rho = {self.rho})"
+                f"the prox solver diverges: no step size down to {state.gamma:.1e} lowers the loss "
+                f"(rho = {self.problem.rho})"
             )
-        self.dd.clear()
-        for value in self.d.values():
-            value.zero_()
-        return gamma / 4
+        state.memory.clear()
+        return replace(state, gamma=state.gamma / 4, residuals=(), restarts=state.restarts + 1, **changes)
 
 
-def _spectral(problem: _Problem, max_steps, tol, first) -> ProxResult:
-    problem.last = {name: torch.zeros_like(value) for name, value in problem.d.items()}
-    blocks = []
-    start, sums = problem.gradient(lambda block, _: blocks.append(block))
-    loss, gamma, residuals = start, first, []
-    while len(residuals) < max_steps:
-        for block in blocks:
-            problem.move(block, gamma, sums)
-        blocks.clear()
-        step = sums
-        loss, sums = problem.gradient(lambda block, _: blocks.append(block))
-        if problem.rises(loss, sums, start):
-            gamma, residuals = problem.restart(gamma), []
-            blocks.clear()
-            _, sums = problem.gradient(lambda block, _: blocks.append(block))
-            continue
-        residuals.append(sums.residual())
-        if residuals[-1] <= tol:
-            break
-        gamma = _spectral_step(gamma, step, sums, problem)
-    return _result(problem, residuals, tol, start, loss)
+class Spectral(Solver[SpectralState]):
+    """A step moves all blocks, then measures: the next step size needs the products of the whole vectors."""
+
+    def init(self, d: Vector) -> SpectralState:
+        memory = Memory(d, {name: torch.zeros_like(value) for name, value in d.items()}, {})
+        state = self._measure(SpectralState(memory, self.first))
+        return replace(state, start=state.at.loss)
+
+    def step(self, state: SpectralState) -> SpectralState:
+        moved = Moved()
+        for block in state.blocks:
+            move(self.problem, state.memory, block, state.gamma, moved)
+        new = self._measure(state)
+        if self.problem.rises(new.at, new.start):
+            return self._measure(self.restart(new))
+        new = replace(new, residuals=(*new.residuals, new.at.residual()))
+        if self.converged(new):
+            return new
+        gamma, curvature = _spectral_step(self.problem, state.gamma, state.at, moved, new.at)
+        return replace(new, gamma=gamma, lowest_curvature=min(new.lowest_curvature, curvature))
+
+    def terminate(self, state: SpectralState) -> bool:
+        return len(state.residuals) >= self.max_steps or self.converged(state)
+
+    def _measure(self, state: SpectralState) -> SpectralState:
+        blocks: list[Block] = []
+        at = measure(self.problem, state.memory, state.gradients, blocks.append)
+        return replace(state, at=at, blocks=tuple(blocks), gradients=state.gradients + 1)
 
 
-def _spectral_step(gamma: float, before: _Sums, after: _Sums, problem: _Problem) -> float:
-    """The next step from the last one, s, and the change y of F; a longer one where the objective bends down."""
-    secant = float(after.secant) * (1 if problem.eta else -gamma)  # without eta the last F is held, not the step
-    ss, sy = before.squared, secant - before.slope
+def _spectral_step(
+    problem: Problem, gamma: float, before: Measured, moved: Moved, after: Measured
+) -> tuple[float, float]:
+    """The next step from the last one, s, and the change y of F, a longer one where the objective bends down; and the
+    curvature of L along s.
+    """
+    secant = after.overlap * (1 if problem.eta else -gamma)  # <s, F>; without eta the last F is held, s = -gamma F
+    ss, sy = moved.squared, secant - moved.slope
     if not ss:
-        return gamma
-    problem.lowest_curvature = min(problem.lowest_curvature, sy / ss - 1 / problem.rho)
+        return gamma, math.inf
+    curvature = sy / ss - 1 / problem.rho
     if sy <= 0:
-        return min(STRIDE * gamma, problem.rho)
+        return min(STRIDE * gamma, problem.rho), curvature
     if problem.eta:  # s is not along F, so <y, y> is not known
-        return ss / sy
+        return ss / sy, curvature
     yy = after.steep + before.steep + 2 * secant / gamma
-    return sy / yy if sy * sy < ss * yy / 2 else ss / sy
+    return (sy / yy if sy * sy < ss * yy / 2 else ss / sy), curvature
 
 
-def _plain(problem: _Problem, max_steps, tol, first) -> ProxResult:
-    gamma, steepest, residuals, step, before = first, 0.0, [], 0, None
-    while True:
-        # the last step, and one whose forerunner was good enough, are measured without moving on
-        hold = step == max_steps or bool(residuals and residuals[-1] <= tol)
-        loss, sums = problem.gradient(partial(_move_on, problem, 0.0 if hold else gamma))
-        if step == 0:
-            start = loss
-        elif problem.rises(loss, sums, start):
-            gamma, residuals, step, before = problem.restart(gamma), [], 0, None
-            continue
-        else:
-            residuals.append(sums.residual())
-        if hold and (step == max_steps or residuals[-1] <= tol):
-            return _result(problem, residuals, tol, start, loss)
-        objective = loss + sums.size / (2 * problem.rho)
-        if before is not None:
-            steepest = max(steepest, _curvature(objective, *before))
-            gamma = 1 / steepest if steepest else gamma
-        before = objective, sums
-        if not hold:
-            step += 1
+class Plain(Solver[PlainState]):
+    """A step measures a point and moves on in the same pass. The last point, and one whose forerunner was good enough,
+    is measured without moving on, so that d is the point that the residual speaks of.
+    """
+
+    def init(self, d: Vector) -> PlainState:
+        return PlainState(Memory(d, {}, {}), self.first)
+
+    def step(self, state: PlainState) -> PlainState:
+        hold, moved = self._enough(state), Moved()
+
+        def receive(block: Block) -> None:
+            if not hold:
+                move(self.problem, state.memory, block, state.gamma, moved)
+
+        at = measure(self.problem, state.memory, state.gradients, receive)
+        moves = state.moves + (0 if hold else 1)
+        new = replace(state, at=at, moved=moved, moves=moves, held=hold, gradients=state.gradients + 1)
+        if state.moves == 0:
+            return replace(new, start=at.loss)
+        if self.problem.rises(at, state.start):
+            return self.restart(new, moves=0, held=False)
+        bend = _curvature(self.problem.smooth(at), self.problem.smooth(state.at), state.moved)
+        steepest = max(state.steepest, bend)
+        gamma = 1 / steepest if steepest else state.gamma
+        return replace(new, residuals=(*state.residuals, at.residual()), steepest=steepest, gamma=gamma)
+
+    def terminate(self, state: PlainState) -> bool:
+        return state.held and self._enough(state)
+
+    def _enough(self, state: PlainState) -> bool:
+        return state.moves == self.max_steps or self.converged(state)
 
 
-def _move_on(problem: _Problem, gamma: float, block: _Block, sums: _Sums) -> None:
-    if gamma:
-        problem.move(block, gamma, sums)
-
-
-def _curvature(objective: float, before: float, step: _Sums) -> float:
+def _curvature(objective: float, before: float, step: Moved) -> float:
     """The curvature along the last step by values of the objective; 0 where they do not tell it from rounding."""
     bend = objective - before - step.slope
     return 2 * bend / step.squared if step.squared and bend > ROUNDING * abs(objective) else 0.0
 
 
-def _result(problem, residuals, tol, start, loss) -> ProxResult:
-    last = residuals[-1] if residuals else math.inf
-    lowest = problem.lowest_curvature if math.isfinite(problem.lowest_curvature) else None
-    return ProxResult(problem.d, last, last <= tol, problem.gradients, start, loss, tuple(residuals), lowest)
-
-
-def inner(f: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-    """``<f_g, x_g>`` of every group g of a piece (., groups, .) for each x of ``others``, float64 (others, groups)."""
-    if f.shape[1] == 1:  # the faster way where there is one group
-        return torch.stack([f.flatten().dot(x.flatten()) for x in others]).double()[:, None].cpu()
-    return torch.stack([(f * x).sum(dim=(0, 2)) for x in others]).double().cpu()
+SOLVERS: dict[str, type[Solver]] = {"spectral": Spectral, "plain": Plain}

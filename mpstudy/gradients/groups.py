@@ -6,6 +6,7 @@ are; :func:`mpstudy.gradients.envelope.prox_point` works on piece after piece. :
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
@@ -31,6 +32,16 @@ class Piece:
     def spread(self, factors: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """One factor a group, to multiply the piece with."""
         return factors[self.groups].to(like)[None, :, None]
+
+
+class Groups(Protocol):
+    """What the solver asks of groups."""
+
+    def count(self, block: Block) -> int:
+        """How many groups a block has."""
+
+    def pieces(self, block: Block) -> Iterator[Piece]:
+        """The pieces of a block, each element in exactly one."""
 
 
 class Whole:

@@ -18,6 +18,7 @@ from ..errors import StudyError
 from ..structure.units import HIDDEN, Units
 from ..structure.weights import draw_one
 from .loss import causal_loss, only_trainable
+from .torch_internals import product, product_node
 
 Block = dict[str, torch.Tensor]
 
@@ -102,7 +103,7 @@ class ShiftedLoss:
 
     def name_of(self, weight) -> str | None:
         """The name of a prunable parameter; one that is loaded for each use is another object each time."""
-        loaded = (name for module, name in self._away if module._parameters[name.rpartition(".")[2]] is weight)
+        loaded = (name for module, name in self._away if getattr(module, name.rpartition(".")[2]) is weight)
         return self._names.get(id(weight)) or next(loaded, None)
 
     def _add(self, block: Block) -> None:
@@ -126,7 +127,7 @@ class _Point(TorchFunctionMode):
             x, weight, bias = (*args, *(kwargs or {}).values(), None)[:3]
             if name := self.loss.name_of(weight):
                 names = name, None if bias is None else self.loss.name_of(bias)
-                return _ShiftedLinear.apply(x, self.anchor, weight.detach(), bias, names, _product(x), self)
+                return _ShiftedLinear.apply(x, self.anchor, weight.detach(), bias, names, product_node(x), self)
         return func(*args, **(kwargs or {}))
 
     def shift(self, name: str, like: torch.Tensor) -> torch.Tensor | None:
@@ -168,10 +169,10 @@ class _ShiftedLinear(torch.autograd.Function):
     """``x (w + d + u)^T + b``; the gradients of w and b go to the point, not to the graph."""
 
     @staticmethod
-    def forward(ctx, x, anchor, weight, bias, names, product, point):
-        if product is None:
+    def forward(ctx, x, anchor, weight, bias, names, node, point):
+        if node is None:  # else its factors are kept, and x need not be
             ctx.save_for_backward(x)
-        ctx.names, ctx.product, ctx.point = names, product, point
+        ctx.names, ctx.node, ctx.point = names, node, point
         if names[1] is not None:
             bias = point.shifted(names[1], bias.detach()).clone()
         if _is_half(weight) and (shift := point.shift(names[0], weight)) is not None:  # w + d would lose most of d
@@ -180,9 +181,9 @@ class _ShiftedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        (name, bias_name), product, point = ctx.names, ctx.product, ctx.point
+        (name, bias_name), node, point = ctx.names, ctx.node, ctx.point
         weight = point.loss.weights[name].to(gradient.device)  # again, if it was loaded for the forward pass alone
-        x = ctx.saved_tensors[0] if product is None else product._saved_self * product._saved_other
+        x = ctx.saved_tensors[0] if node is None else product(node)
         below = None
         if ctx.needs_input_grad[0]:
             if _is_half(weight) and (shift := point.shift(name, weight)) is not None:
@@ -194,14 +195,6 @@ class _ShiftedLinear(torch.autograd.Function):
         if bias_name is not None:
             point.collect(bias_name, rows.sum(0))
         return below, *[None] * 6
-
-
-def _product(x: torch.Tensor):
-    """The node of the graph that made ``x`` of two factors which it keeps (gate and up); so x need not be kept."""
-    node = x.grad_fn
-    if node is None or node.name() != "MulBackward0" or None in (node._saved_self, node._saved_other):
-        return None
-    return node
 
 
 def _is_half(weight: torch.Tensor) -> bool:

@@ -5,6 +5,7 @@ To add one, write the function in a file of its own and name it here.
 
 import inspect
 import math
+from dataclasses import asdict
 
 import torch
 
@@ -25,6 +26,7 @@ PRUNERS = {
     "moreau-gs": moreau.moreau_gs,
     "moreau-release": moreau_release.moreau_release,
 }
+PROX = {"moreau": moreau.MOREAU, "moreau-gs": moreau.MOREAU_GS}  # the settings of these are fields of a dataclass
 POSITIVE = {"rho", "step_size", "tol", "lr", "lam", "steps", "max_steps", "average_last"}
 NON_NEGATIVE = {"sigma", "eta", "std", "soft"}
 CHOICES = {"noise": ("relative", "isotropic"), "groups": ("units", "rows"), "solver": ("spectral", "plain")}
@@ -42,10 +44,12 @@ def score(name: str, model, batches, units, *, seed: int = 0, **settings):
 
 
 def defaults(name: str) -> dict:
-    """The settings of a pruner and their default values."""
+    """The settings of a pruner and their default values: those of its function, or of its dataclass."""
     check_choice("pruner", name, PRUNERS)
-    parameters = list(inspect.signature(PRUNERS[name]).parameters.values())[3:]
-    return {p.name: p.default for p in parameters if p.name != "seed"}
+    if name in PROX:
+        return asdict(PROX[name])
+    parameters = inspect.signature(PRUNERS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "seed"}
 
 
 def check_settings(name: str, settings: dict) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import StudyError
 from ..store.files import write_atomically
 from ..store.paths import PROFILES, REPORTS
-from . import machine, pages, prose
+from . import pages, prose
 from .compare import Cell, compare
 from .fingerprint import fingerprint
 from .profiles import Profile, Run, load_profile, quick_part
@@ -41,7 +41,12 @@ def adopt(
     fresh = run_quick(profile, Path(reports).resolve(), jobs=jobs)
     checked = {run.name: _checked(run, fresh, Path(against).resolve() if against else home, part) for run in stale}
     for run in stale:
-        _stamp(run, home, known[run.name], checked[run.name] | {"against": "the part by that code" if against else "the report"})
+        _stamp(
+            run,
+            home,
+            known[run.name],
+            checked[run.name] | {"against": "the part by that code" if against else "the report"},
+        )
     prose.refresh(stale, home)
     pages.write_pages(home, profile.description)
     return [run.name for run in stale]
@@ -57,7 +62,11 @@ def _check_same_conditions(result: dict, now: dict) -> None:
     facts = result["provenance"]
     pairs = [("threads", facts["threads"], now["threads"]), ("device", facts["gpu"] or "cpu", now["device"])]
     pairs += [(f"parameter {n}", value, now["parameters"].get(n)) for n, value in result["parameters"].items()]
-    pairs += [(f"version of {n}", value.partition("+")[0], now["versions"][n]) for n, value in facts["packages"].items() if n in now["versions"]]
+    pairs += [
+        (f"version of {n}", value.partition("+")[0], now["versions"][n])
+        for n, value in facts["packages"].items()
+        if n in now["versions"]
+    ]
     for what, before, today in pairs:
         if before != today:
             raise StudyError(f"{result['run']} cannot be adopted: {what} was {before!r} and is {today!r}; run it again")
@@ -70,14 +79,18 @@ def _checked(run: Run, fresh: Path, earlier: Path, part: Profile) -> dict:
         raise StudyError(f"{earlier} holds no result of {run.name} to compare with")
     cells = compare(old, new, part.tolerances.exact(), whole=False)
     if different := [cell for cell in cells if cell.status == "outside"]:
-        raise StudyError(f"{run.name} cannot be adopted: {len(different)} numbers differ, the first {_named(different[0])}")
+        raise StudyError(
+            f"{run.name} cannot be adopted: {len(different)} numbers differ, the first {_named(different[0])}"
+        )
     equal = sum(cell.status == "equal" for cell in cells)
     if not equal:
         raise StudyError(f"{run.name} cannot be adopted: no number of its part could be compared")
     facts = new["provenance"]
     return {
         "numbers": equal,
-        "parameters": {n: value for n, value in new["parameters"].items() if value != old["parameters"].get(n) or earlier != fresh},
+        "parameters": {
+            n: value for n, value in new["parameters"].items() if value != old["parameters"].get(n) or earlier != fresh
+        },
         "cpu": facts["cpu"],
         "revision": facts["git"]["revision"],
     }

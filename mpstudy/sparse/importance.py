@@ -19,7 +19,5 @@ def element_scores(name: str, model, batches, units: Units, **settings) -> dict[
     if name == "taylor":
         _, gradients = taylor.gradients_of(model, batches, units)
     else:
-        gradients, _ = moreau.envelope_gradients(
-            model, batches, units, **{"seed": 0} | pruners.defaults(name) | settings
-        )
+        gradients, _ = moreau.envelope_gradients(model, batches, units, moreau.Prox(**settings))
     return {key: (weight * gradients[key]).abs() for key, weight in units.parameters(model).items()}

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mpstudy.errors import StudyError
-from mpstudy.gradients.envelope import SOLVERS, inner, prox_point
+from mpstudy.gradients.envelope import SOLVERS, prox_point
 from mpstudy.gradients.groups import RowGroups, Whole
+from mpstudy.gradients.proximal import Problem, inner
 
 
 def quadratic(a, offset):
@@ -177,6 +178,13 @@ def test_loss_that_is_not_finite_is_an_error_with_its_step(value):
         solve(scalar(lambda x: x if x == 0 else value, lambda x: 1.0, 0.0), 1, rho=0.1)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_gradient_that_is_not_finite_is_named_with_its_step(solver):
+    bends = scalar(lambda x: x * x, lambda x: 2 * x if x == 1 else math.nan, 1.0)
+    with pytest.raises(StudyError, match="the gradient of w is not finite at step 1 of the prox solver"):
+        solve(bends, 1, rho=0.1, solver=solver)
+
+
 def test_max_steps_is_kept_and_said():
     a, offset = random_problem(seed=7)
     result = solve(quadratic(a, offset), 8, rho=10.0, max_steps=3)
@@ -234,3 +242,55 @@ def test_non_convex_function_of_two_variables_agrees_with_brute_force(start, sol
 def test_an_unknown_solver_is_an_error():
     with pytest.raises(StudyError, match="solver"):
         solve(scalar(lambda x: x * x, lambda x: 2 * x, 1.0), 1, rho=0.1, solver="newton")
+
+
+# ---- the solvers by hand: state and memory are what the docstrings say
+
+
+def by_hand(solver, evaluate, d, eta=0.0, groups=None):
+    """A solver of ``evaluate`` with radius 0.5, and its state at d = 0."""
+    problem = Problem(evaluate, 0.5, eta, groups if eta else Whole())
+    method = SOLVERS[solver](problem, 40, 1e-6, 0.005)
+    return method, method.init(d)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_init_step_and_terminate_are_all_of_a_solver(solver):
+    a, offset = random_problem(seed=11)
+    d = {"w": torch.zeros(8, dtype=torch.float64)}
+    method, state = by_hand(solver, quadratic(a, offset), d)
+    passes = [state.gradients]
+    while not method.terminate(state):
+        state = method.step(state)
+        passes.append(state.gradients)
+    result = solve(quadratic(a, offset), 8, rho=0.5, max_steps=40, tol=1e-6, step_size=0.005, solver=solver)
+    assert torch.equal(d["w"], result.d["w"]) and state.memory.d is d
+    assert (state.residuals, state.gradients, state.start) == (result.residuals, result.gradients, result.loss_start)
+    assert passes == list(range(passes[0], passes[-1] + 1))  # one pass a step; this problem needs no restart
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3])
+def test_the_spectral_solver_holds_the_last_gradient_or_step_beside_d(eta):
+    curvature, offset = torch.linspace(0.2, 4, 6, dtype=torch.float64)[:, None], torch.ones(6, 3, dtype=torch.float64)
+    d = {"w": torch.zeros_like(offset)}
+    method, state = by_hand("spectral", separable(curvature, offset), d, eta=eta, groups=RowGroups(None))
+    held = state.memory.held["w"]
+    for _ in range(3):
+        f, before, gamma = curvature * (offset + d["w"]) + d["w"] / 0.5, d["w"].clone(), state.gamma
+        assert state.blocks[0].f["w"] is held
+        torch.testing.assert_close(held, f)
+        state = method.step(state)
+        s = d["w"] - before
+        kept, new = s if eta else f, curvature * (offset + d["w"]) + d["w"] / 0.5
+        assert state.at.overlap == pytest.approx(float((kept * new).sum()))
+        assert eta or torch.allclose(s, -gamma * f)
+        assert state.memory.held["w"] is held and state.memory.d["w"] is d["w"]
+
+
+def test_the_plain_solver_holds_nothing_beside_d():
+    a, offset = random_problem(seed=12)
+    method, state = by_hand("plain", quadratic(a, offset), {"w": torch.zeros(8, dtype=torch.float64)})
+    while not method.terminate(state):
+        assert not state.memory.held
+        state = method.step(state)
+    assert state.held and state.at.size == pytest.approx(float(state.memory.d["w"].square().sum()), rel=1e-9)

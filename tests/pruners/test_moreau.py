@@ -7,9 +7,9 @@ import torch
 from helpers.models import bits, distance, equal, same_bits, score, tiny_llama, tiny_tokens
 
 from mpstudy.errors import StudyError
-from mpstudy.gradients.envelope import inner
 from mpstudy.gradients.groups import RowGroups, UnitGroups
 from mpstudy.gradients.loss import causal_loss, mean_gradients, only_trainable
+from mpstudy.gradients.proximal import inner
 from mpstudy.structure.units import prunable_units, reduce_to_units
 from mpstudy.structure.weights import restored
 

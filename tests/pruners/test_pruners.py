@@ -188,6 +188,19 @@ def test_defaults_are_accepted(name):
     pruners.check_settings(name, pruners.defaults(name))
 
 
+def test_settings_of_the_envelope_keep_their_names_order_and_values():
+    """Cached scores are keyed by them."""
+    expected = {"rho": 0.05, "sigma": 0.0, "noise": "relative", "eta": 0.0, "groups": "units", "max_steps": 30}
+    expected |= {"tol": 0.1, "step_size": None, "solver": "spectral", "state_device": None}
+    assert list(pruners.defaults("moreau").items()) == list(expected.items())
+    assert list(pruners.defaults("moreau-gs").items()) == list((expected | {"eta": 0.002}).items())
+
+
+def test_settings_of_a_function_are_its_keywords(monkeypatch):
+    monkeypatch.setitem(PRUNERS, "own", lambda model, batches, units, *, seed=0, sharpness=0.5, steps=3: None)
+    assert pruners.defaults("own") == {"sharpness": 0.5, "steps": 3}
+
+
 def test_refused_before_any_work(units):
     with pytest.raises(StudyError, match="rho"):
         pruners.score("moreau", None, [tiny_tokens()], units, rho=-1.0)
