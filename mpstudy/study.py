@@ -96,9 +96,9 @@ class Study:
             "seed": seed,
             "threads": torch.get_num_threads(),
         }
-        module = pruners.PRUNERS[pruner].__module__
+        module = pruners.PRUNERS[pruner].function.__module__
         if not module.startswith("mpstudy."):  # a pruner of the user's own, wherever it was written
-            key["source"] = inspect.getsource(pruners.PRUNERS[pruner])
+            key["source"] = inspect.getsource(pruners.PRUNERS[pruner].function)
 
         def compute():
             work = partial(pruners.score, pruner, self.model, batches, self.units, seed=seed, **settings)
