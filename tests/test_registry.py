@@ -11,6 +11,8 @@ from matplotlib.lines import Line2D
 from mpstudy.errors import StudyError
 from mpstudy.pruners import PRUNERS
 from mpstudy.registry import FREE_COLOURS, FREE_MARKERS, Look, Registry
+from mpstudy.sparse import METHODS
+from mpstudy.sparse.importance import ELEMENTWISE
 
 
 @dataclass(frozen=True)
@@ -107,21 +109,34 @@ def seen(colour, sight) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-def looks_of(registry) -> list[Look]:
-    return [registry.look(name) for name in registry]
+def looks() -> dict[str, list[Look]]:
+    """Those that may stand in one figure: pruners, and methods with masks by scores."""
+    by_scores = [PRUNERS.look(name) for name in ELEMENTWISE]
+    return {
+        "pruners": [PRUNERS.look(name) for name in PRUNERS],
+        "methods": [METHODS.look(name) for name in METHODS] + by_scores,
+    }
 
 
-@pytest.mark.parametrize("registry", [PRUNERS], ids=lambda registry: registry.kind)
-def test_no_two_names_share_a_colour_or_a_marker(registry):
-    looks = looks_of(registry)
-    assert [look.label for look in looks] == list(registry)
-    assert len({look.colour for look in looks}) == len({look.marker for look in looks}) == len(looks)
-    assert {look.marker for look in looks} <= {str(marker) for marker in Line2D.markers}
+@pytest.mark.parametrize("shown", looks().values(), ids=looks())
+def test_no_two_names_share_a_look(shown):
+    assert len({(look.colour, look.marker) for look in shown}) == len(shown)
+    assert {look.marker for look in shown} <= {str(marker) for marker in Line2D.markers}
 
 
-@pytest.mark.parametrize("registry", [PRUNERS], ids=lambda registry: registry.kind)
-def test_colours_are_told_apart_by_the_colour_blind(registry):
-    for first, second in combinations(looks_of(registry), 2):
+@pytest.mark.parametrize("registry", [PRUNERS, METHODS], ids=lambda registry: registry.kind)
+def test_labels_are_the_names(registry):
+    assert [registry.look(name).label for name in registry] == list(registry)
+
+
+def test_no_two_pruners_share_a_colour_or_a_marker():
+    pruners = looks()["pruners"]
+    assert len({look.colour for look in pruners}) == len({look.marker for look in pruners}) == len(pruners)
+
+
+@pytest.mark.parametrize("shown", looks().values(), ids=looks())
+def test_colours_are_told_apart_by_the_colour_blind(shown):
+    for first, second in combinations({look.colour: look for look in shown}.values(), 2):
         for sight in map(np.array, SIGHT):
             distance = np.linalg.norm(seen(first.colour, sight) - seen(second.colour, sight))
             assert distance > 10, f"{first.label} and {second.label}"  # some four times what is just noticed
