@@ -103,7 +103,7 @@ class Study:
         known = {"pruner": pruner, "settings": pruners.defaults(pruner) | settings, "seed": seed}
         step = self._step(
             "scores",
-            (pruners.PRUNERS[pruner], prunable_units),
+            (pruners.PRUNERS[pruner].function, prunable_units),
             tokens=batches,
             settings=known | {"units": self.units.counts},
         )

@@ -12,9 +12,12 @@ import torch
 from ..gradients.envelope import prox_point
 from ..gradients.groups import GROUPS
 from ..gradients.shifted import Noise, ShiftedLoss
+from ..registry import ORANGE, VERMILLION, Look
 from ..structure.scores import Scores, first_order_scores
+from .registry import PRUNERS
 
 
+@PRUNERS.register("moreau", look=Look("moreau", VERMILLION, "s"), near_taylor=True)
 def moreau(
     model,
     batches,
@@ -50,6 +53,7 @@ def moreau(
     return scores
 
 
+@PRUNERS.register("moreau-gs", look=Look("moreau-gs", ORANGE, "P"), near_taylor=True)
 def moreau_gs(
     model,
     batches,
