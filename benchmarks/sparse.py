@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from mpstudy.sparse import METHODS, UPDATES
 from mpstudy.sparse.masks import Target
-from mpstudy.sparse.methods import reconstruction_error
+from mpstudy.sparse.refit import reconstruction_error
 
 SIZE = 1024  # rows and columns
 TOKENS = 4096
@@ -35,9 +35,11 @@ class _Factorisations(TorchFunctionMode):
 def main() -> None:
     """Measure every method and update and print the table."""
     weight, gram = _problem()
-    works = {name: (lambda m=method: m(weight, gram, TARGET)) for name, method in METHODS.items() if name != "masked"}
-    keep = METHODS["wanda"](weight, gram, TARGET) != 0
-    works |= {f"wanda + {name}": (lambda u=update: u(weight, gram, keep)) for name, update in UPDATES.items() if update}
+    alone = {name: method.function for name, method in METHODS.items() if not method.takes_scores}
+    works = {name: (lambda m=method: m(weight, gram, TARGET)) for name, method in alone.items()}
+    keep = alone["wanda"](weight, gram, TARGET) != 0
+    updates = {name: update.function for name, update in UPDATES.items() if update.function}
+    works |= {f"wanda + {name}": (lambda u=update: u(weight, gram, keep)) for name, update in updates.items()}
     seconds = {name: [] for name in works}
     for _ in range(ROUNDS):
         for name, work in works.items():

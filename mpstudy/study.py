@@ -103,7 +103,7 @@ class Study:
         known = {"pruner": pruner, "settings": pruners.defaults(pruner) | settings, "seed": seed}
         step = self._step(
             "scores",
-            (pruners.PRUNERS[pruner], prunable_units),
+            (pruners.PRUNERS[pruner].function, prunable_units),
             tokens=batches,
             settings=known | {"units": self.units.counts},
         )
@@ -128,21 +128,20 @@ class Study:
         ``perplexity`` by corpus, the ``rows`` of its linear layers, ``peak_bytes`` beside the model, and
         ``prune_seconds``, with those of the scores for masks by them (``method`` ``taylor`` or ``moreau``).
         """
-        batches, wanted = self.batches(sample), Target.parse(target)
+        batches, wanted, scored = self.batches(sample), Target.parse(target), method in ELEMENTWISE
+        kind = "masked" if scored else method
         step = self._step(
             "sparse",
             (prune_layers, element_scores, perplexity.perplexity),
             tokens=[*batches, *self.texts.values()],
-            settings={"method": method, "settings": settings, "update": update, "target": str(wanted)}
+            settings={"method": method, "kind": kind, "settings": settings, "update": update, "target": str(wanted)}
             | {"layers": self.layers, "calibration": [list(batch.shape) for batch in batches]},
         )
-        scored = method in ELEMENTWISE
 
         def compute():
             pruned, state = copy.deepcopy(self.model), step.path(".state")
             scores = self._element_scores(method, sample, settings) if scored else None
             options = {"update": update, "state": state, "importance": scores.value.__getitem__ if scored else None}
-            kind = "masked" if scored else method
             done = timed(lambda: prune_layers(pruned, batches, self.layers, kind, wanted, **options), pruned.device)
             seconds, peak = done.seconds, done.peak
             if scores:

@@ -2,17 +2,22 @@
 
 import argparse
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import StudyError
 
+Handler = Callable[[argparse.Namespace], int | None]  # takes the options, returns an exit status; None is 0
+
 LAYERS_HELP = "inclusive range such as 4-25, one for each kind of units such as 'attention 4-25, mlp 2-28', or hidden"
 
 
-def add_command(commands, name: str, brief: str, manual: str) -> argparse.ArgumentParser:
-    """A parser for the command ``name``, which shows ``manual`` as it stands."""
+def add_command(commands, name: str, brief: str, manual: str, handler: Handler) -> argparse.ArgumentParser:
+    """A parser for the command ``name``: its help is ``manual`` as it stands, ``handler`` does its work."""
     form = {"description": textwrap.dedent(manual), "formatter_class": argparse.RawDescriptionHelpFormatter}
-    return commands.add_parser(name, help=brief, **form)
+    parser = commands.add_parser(name, help=brief, **form)
+    parser.set_defaults(func=handler)
+    return parser
 
 
 def add_calibration(parser, source) -> None:

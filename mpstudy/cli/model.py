@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ..errors import StudyError
+from ..recovery.recipe import CHOICES, Recipe
 from .inputs import (
     LAYERS_HELP,
     add_calibration,
@@ -63,12 +64,13 @@ examples:
 
 def add_commands(commands) -> None:
     """Add this module's commands to an argparse sub-parser collection."""
-    _add_score(add_command(commands, "score", "score the units of a model", _SCORE))
-    _add_evaluate(add_command(commands, "evaluate", "perplexity and zero-shot accuracy", _EVALUATE))
-    _add_recover(add_command(commands, "recover", "LoRA recovery of a pruned model", _RECOVER))
+    _add_score(commands)
+    _add_evaluate(commands)
+    _add_recover(commands)
 
 
-def _add_score(parser) -> None:
+def _add_score(commands) -> None:
+    parser = add_command(commands, "score", "score the units of a model", _SCORE, _score)
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--pruner", required=True)
     parser.add_argument(
@@ -84,10 +86,10 @@ def _add_score(parser) -> None:
     parser.add_argument("--layers", required=True, help=LAYERS_HELP)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
-    parser.set_defaults(func=score)
 
 
-def _add_evaluate(parser) -> None:
+def _add_evaluate(commands) -> None:
+    parser = add_command(commands, "evaluate", "perplexity and zero-shot accuracy", _EVALUATE, _evaluate)
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--text", type=Path, metavar="FILE")
     parser.add_argument("--corpus")
@@ -96,12 +98,10 @@ def _add_evaluate(parser) -> None:
     parser.add_argument("--tasks", nargs="+", default=[])
     parser.add_argument("--limit", type=int, help="items per task")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.set_defaults(func=evaluate)
 
 
-def _add_recover(parser) -> None:
-    from ..recovery.recipe import CHOICES, Recipe
-
+def _add_recover(commands) -> None:
+    parser = add_command(commands, "recover", "LoRA recovery of a pruned model", _RECOVER, _recover)
     parser.add_argument("model", metavar="FOLDER")
     parser.add_argument("--instructions", default="alpaca-demo")
     parser.add_argument("--rows", type=int, help="train on so many rows (default: all but the validation rows)")
@@ -113,10 +113,9 @@ def _add_recover(parser) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"default {default}", **kind)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.set_defaults(func=recover)
 
 
-def score(options) -> None:
+def _score(options) -> None:
     from .. import pruners
     from ..inputs import models
     from ..runner import checks
@@ -143,7 +142,7 @@ def score(options) -> None:
         print(f"  {name}: {value}")
 
 
-def evaluate(options) -> None:
+def _evaluate(options) -> None:
     from ..evaluation import cost, perplexity
     from ..inputs import corpora, models
 
@@ -179,9 +178,8 @@ def evaluate(options) -> None:
         )
 
 
-def recover(options) -> None:
+def _recover(options) -> None:
     from ..inputs import corpora, models
-    from ..recovery.recipe import Recipe
     from ..structure import checkpoint
 
     recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})

@@ -39,22 +39,23 @@ example:
 
 def add_commands(commands) -> None:
     """Add this module's commands to an argparse sub-parser collection."""
-    _add_prune(add_command(commands, "prune", "remove the lowest-scoring units", _PRUNE))
-    _add_sparsify(add_command(commands, "sparsify", "set single weights to zero", _SPARSIFY))
-    _add_export(add_command(commands, "export", "a standard checkpoint of a pruned model", _EXPORT))
+    _add_prune(commands)
+    _add_sparsify(commands)
+    _add_export(commands)
 
 
-def _add_prune(parser) -> None:
+def _add_prune(commands) -> None:
+    parser = add_command(commands, "prune", "remove the lowest-scoring units", _PRUNE, _prune)
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
     parser.add_argument("--ratio", type=float, required=True)
     parser.add_argument("--scope", default="local", choices=("local", "global"))
     parser.add_argument("--multiple", type=int, default=1, help="round MLP widths up to a multiple (default 1)")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.set_defaults(func=prune)
 
 
-def _add_sparsify(parser) -> None:
+def _add_sparsify(commands) -> None:
+    parser = add_command(commands, "sparsify", "set single weights to zero", _SPARSIFY, _sparsify)
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--method", required=True)
     parser.add_argument("--update", default="none")
@@ -62,16 +63,15 @@ def _add_sparsify(parser) -> None:
     parser.add_argument("--layers", required=True, help="inclusive range such as 4-25")
     add_calibration(parser, parser.add_mutually_exclusive_group())
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.set_defaults(func=sparsify)
 
 
-def _add_export(parser) -> None:
+def _add_export(commands) -> None:
+    parser = add_command(commands, "export", "a standard checkpoint of a pruned model", _EXPORT, _export)
     parser.add_argument("model", metavar="FOLDER")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.set_defaults(func=export)
 
 
-def prune(options) -> None:
+def _prune(options) -> None:
     from ..evaluation import cost
     from ..inputs import models
     from ..structure import checkpoint, plan, surgery
@@ -96,7 +96,7 @@ def prune(options) -> None:
     print(f"{options.out}: {after:,} of {before:,} parameters kept ({1 - after / before:.1%} removed)")
 
 
-def sparsify(options) -> None:
+def _sparsify(options) -> None:
     from ..inputs import models
     from ..runner import checks
     from ..sparse.importance import ELEMENTWISE, element_scores
@@ -131,7 +131,7 @@ def sparsify(options) -> None:
     print(f"{options.out}: {zeros:.1%} of the weights of {len(rows)} linear layers are zero")
 
 
-def export(options) -> None:
+def _export(options) -> None:
     from ..inputs import models
     from ..structure import checkpoint
 

@@ -3,22 +3,13 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from ..pruners import PRUNERS
+from ..sparse import METHODS
 from ..stats import summarise
-from .look import CORPORA, FULL, dodge, mark_dense, stamp
+from .look import CORPORA, FULL, check_registered, dodge, drawn, mark_dense, stamp
 
-_PALETTE = sns.color_palette("colorblind")
-METHODS = {  # colour, marker; "+ update" takes the method's colour, white inside
-    "magnitude": (7, "x"),
-    "wanda": (2, "D"),
-    "sparsegpt": (1, "v"),
-    "admm": (4, "P"),
-    "admm-gradual": (4, "X"),
-    "taylor": (0, "o"),
-    "moreau": (3, "s"),
-}
 SMALL = {"markersize": 3}
 
 
@@ -85,8 +76,10 @@ def error_by_layer(frame: pd.DataFrame, note: str):
 
 
 def look(method: str) -> dict:
-    """The colour and marker of a method, the same in every figure; white inside when an update follows."""
+    """The colour and marker of a method, the same in every figure; white inside when an update follows. Masks by the
+    scores of a pruner have the pruner's. A name that is not registered raises :class:`StudyError`.
+    """
     base, _, update = method.partition(" + ")
-    colour, marker = METHODS[base]
-    details = {"color": _PALETTE[colour], "marker": marker, "markersize": 4, "label": method}
+    check_registered([base], METHODS, PRUNERS)
+    details = drawn((METHODS if base in METHODS else PRUNERS).look(base)) | {"label": method}
     return details | ({"markerfacecolor": "white"} if update else {})

@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
 from ..stats import summarise
-from .look import CORPORA, FULL, points, stamp
+from .look import CORPORA, FULL, dodge, points, present, stamp
 
 _STYLES = {"spectral": "-", "plain": "--"}
 
@@ -41,7 +41,8 @@ def lipschitz(frame: pd.DataFrame, note: str):
     }
     for axis, (quantity, label) in zip(axes, labels.items()):
         part = frame[frame["quantity"] == quantity]
-        for offset, pruner in zip((-0.08, 0.08), dict.fromkeys(part["pruner"])):
+        pruners = present(part)
+        for offset, pruner in zip(dodge(len(pruners), 0.16), pruners):
             rows = summarise(part[part["pruner"] == pruner], ["move"], "ratio")
             points(axis, np.array([order.index(name) for name in rows["move"]]) + offset, rows, pruner, line=False)
         bound = part.loc[part["pruner"] == "moreau", "bound"].mean()

@@ -1,10 +1,11 @@
 """The study's figures: each function takes a tidy frame and returns a matplotlib figure.
 
 Points are means over seeds, bars the 95 % percentile bootstrap interval of :func:`mpstudy.stats.interval` (with three
-seeds that is their range). Every pruner has one colour and one marker everywhere; the palette is safe for colour-blind
-readers.
+seeds that is their range). Every pruner has one colour and one marker everywhere, those of its registration; the
+palette is safe for colour-blind readers.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,13 +14,11 @@ import pandas as pd
 import seaborn as sns
 
 from ..errors import StudyError
+from ..pruners import PRUNERS
+from ..registry import Look, Registry
 from ..store.files import write_atomically
 
 COLUMN, FULL = 3.5, 7.1  # inches: one and two columns of a paper
-PRUNERS = ("random", "l1", "l2", "taylor", "taylor2", "taylor-mix", "taylor-vector", "smoothgrad")
-PRUNERS += ("moreau", "moreau-gs", "moreau-release")
-_COLOURS = dict(zip(PRUNERS, np.array(sns.color_palette("colorblind"))[[7, 9, 5, 0, 9, 6, 8, 2, 3, 1, 4]].tolist()))
-_MARKERS = dict(zip(PRUNERS, "xv^o<>pDsPX"))
 CORPORA = {"sotu-late": "addresses since 1946", "wiki": "Wikipedia", "novel": "novel"}
 
 
@@ -56,7 +55,8 @@ def points(axis, places, rows, pruner, *, line, style="-", label=None, across=Fa
     errors = np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
     errors = np.nan_to_num(errors).clip(min=0)  # a single seed has no interval
     details = look(pruner) | {"linewidth": 1, "elinewidth": 1, "linestyle": style if line else "none", "capsize": 2}
-    details |= {"label": label or pruner, "markerfacecolor": "white" if style == "--" else _COLOURS[pruner]}
+    details |= {"label": label} if label else {}
+    details |= {"markerfacecolor": "white"} if style == "--" else {}
     if across:
         axis.errorbar(rows["mean"], places, xerr=errors, **details)
     else:
@@ -64,16 +64,30 @@ def points(axis, places, rows, pruner, *, line, style="-", label=None, across=Fa
 
 
 def look(pruner: str) -> dict:
-    """The colour and the marker of a pruner, the same in every figure."""
-    return {"color": _COLOURS[pruner], "marker": _MARKERS[pruner], "markersize": 4, "label": pruner}
+    """The colour, the marker and the label of a pruner, the same in every figure."""
+    return drawn(PRUNERS.look(pruner))
+
+
+def drawn(look: Look) -> dict:
+    """A look in matplotlib's words."""
+    return {"color": look.colour, "marker": look.marker, "markersize": 4, "label": look.label}
 
 
 def present(frame: pd.DataFrame) -> list[str]:
-    """The pruners of a frame in the order of the study."""
-    unknown = set(frame["pruner"]) - set(PRUNERS)
-    if unknown:
-        raise StudyError(f"no colour for pruner {', '.join(sorted(unknown))}; add it to PRUNERS in mpstudy/plots.py")
+    """The pruners of a frame in the order of the study; one that is not registered raises :class:`StudyError`."""
+    check_registered(frame["pruner"], PRUNERS)
     return [pruner for pruner in PRUNERS if pruner in set(frame["pruner"])]
+
+
+def check_registered(names: Iterable[str], *registries: Registry) -> None:
+    """:class:`StudyError` for names that none of the registries has."""
+    kind = registries[0].kind
+    for name in names:
+        if not any(name in registry for registry in registries):
+            raise StudyError(
+                f"{kind} {name!r} is not registered, so it has no look; register it in the package (CONTRIBUTING.md, "
+                f'"Adding a {kind}"), or here before drawing'
+            )
 
 
 def dodge(count: int, step: float) -> np.ndarray:

@@ -5,10 +5,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from ..pruners import PRUNERS
 from ..stats import summarise
 from .look import CORPORA, FULL, _plain_log_ticks, dodge, mark_dense, points, present, stamp
-
-RELATIVES = ("taylor2", "taylor-mix", "taylor-vector", "smoothgrad", "moreau", "moreau-gs")  # compared with taylor
 
 
 def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
@@ -41,10 +40,11 @@ def over_ratio(frame: pd.DataFrame, dense: dict[str, float], note: str):
 
 
 def _against_taylor(frame: pd.DataFrame) -> pd.DataFrame:
-    """``change_percent`` of perplexity against Taylor's at the same seed, for Taylor's and Moreau's relatives."""
+    """``change_percent`` of perplexity against Taylor's at the same seed, for its registered relatives."""
     pairs = ["seed", "ratio", "corpus"]
     taylor = frame.loc[frame["pruner"] == "taylor", [*pairs, "perplexity"]]
-    both = frame[frame["pruner"].isin(RELATIVES)].merge(taylor, on=pairs, suffixes=("", "_taylor"))
+    relatives = [pruner for pruner in present(frame) if PRUNERS[pruner].near_taylor]
+    both = frame[frame["pruner"].isin(relatives)].merge(taylor, on=pairs, suffixes=("", "_taylor"))
     return both.assign(change_percent=100 * (both["perplexity"] / both["perplexity_taylor"] - 1))
 
 

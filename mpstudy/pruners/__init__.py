@@ -1,6 +1,7 @@
-"""The registry of pruners: one function ``(model, batches, units, *, seed, **settings) -> Scores`` each.
+"""Pruners: one function ``(model, batches, units, *, seed, **settings) -> Scores`` each.
 
-To add one, write the function in a file of its own and name it here.
+To add one, write the function in a file of its own, register it there (:class:`.registry.Pruner` says what is asked
+about it), and import the file here. From then on every command, profile, notebook and figure knows the name.
 """
 
 import inspect
@@ -11,22 +12,18 @@ import torch
 
 from ..errors import StudyError, check_choice
 from ..structure.units import REDUCTIONS
-from . import magnitude, moreau, moreau_release, random, smoothgrad, taylor
+from .registry import PRUNERS
 
-PRUNERS = {
-    "random": random.random,
-    "l1": magnitude.l1,
-    "l2": magnitude.l2,
-    "taylor": taylor.taylor,
-    "taylor2": taylor.taylor2,
-    "taylor-mix": taylor.taylor_mix,
-    "taylor-vector": taylor.taylor_vector,
-    "smoothgrad": smoothgrad.smoothgrad,
-    "moreau": moreau.moreau,
-    "moreau-gs": moreau.moreau_gs,
-    "moreau-release": moreau_release.moreau_release,
-}
-PROX = {"moreau": moreau.MOREAU, "moreau-gs": moreau.MOREAU_GS}  # the settings of these are fields of a dataclass
+# In the order of the study, which is that of its figures and tables.
+# isort: off
+from . import random  # noqa: F401
+from . import magnitude  # noqa: F401
+from . import taylor  # noqa: F401
+from . import smoothgrad  # noqa: F401
+from . import moreau  # noqa: F401
+from . import moreau_release  # noqa: F401
+# isort: on
+
 POSITIVE = {"rho", "step_size", "tol", "lr", "lam", "steps", "max_steps", "average_last"}
 NON_NEGATIVE = {"sigma", "eta", "std", "soft"}
 CHOICES = {"noise": ("relative", "isotropic"), "groups": ("units", "rows"), "solver": ("spectral", "plain")}
@@ -40,15 +37,14 @@ def score(name: str, model, batches, units, *, seed: int = 0, **settings):
     scores). ``settings``: see the pruner's function. The weights are bit-identical afterwards, also when it raises.
     """
     check_settings(name, settings)
-    return PRUNERS[name](model, batches, units, seed=seed, **settings)
+    return PRUNERS[name].function(model, batches, units, seed=seed, **settings)
 
 
 def defaults(name: str) -> dict:
-    """The settings of a pruner and their default values: those of its function, or of its dataclass."""
-    check_choice("pruner", name, PRUNERS)
-    if name in PROX:
-        return asdict(PROX[name])
-    parameters = inspect.signature(PRUNERS[name]).parameters.values()
+    """The settings of a pruner and their default values: those of its record, or of its function."""
+    if PRUNERS[name].settings is not None:
+        return asdict(PRUNERS[name].settings)
+    parameters = inspect.signature(PRUNERS[name].function).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "seed"}
 
 

@@ -3,14 +3,18 @@
 ``reduction`` makes one number of the coupled layers of a channel: ``sum``, ``mean``, ``max``, ``prod``, ``first``.
 """
 
+from ..registry import BROWN, SKY, Look
 from ..structure.scores import Scores, unit_scores
+from .registry import PRUNERS
 
 
+@PRUNERS.register("l1", look=Look("l1", SKY, "v"), needs_data=False)
 def l1(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """Sum of ``|w|``; ``batches`` and ``seed`` are not used."""
     return _magnitude(model, units, 1, reduction)
 
 
+@PRUNERS.register("l2", look=Look("l2", BROWN, "^"), needs_data=False)
 def l2(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """Sum of ``w^2``; ``batches`` and ``seed`` are not used."""
     return _magnitude(model, units, 2, reduction)

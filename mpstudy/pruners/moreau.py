@@ -14,7 +14,9 @@ import torch
 from ..gradients.envelope import prox_point
 from ..gradients.groups import GROUPS
 from ..gradients.shifted import Noise, ShiftedLoss
+from ..registry import ORANGE, VERMILLION, Look
 from ..structure.scores import Scores, first_order_scores
+from .registry import PRUNERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +47,17 @@ MOREAU = Prox()
 MOREAU_GS = Prox(eta=0.002)
 
 
+@PRUNERS.register("moreau", look=Look("moreau", VERMILLION, "s"), near_taylor=True, settings=MOREAU)
 def moreau(model, batches, units, *, seed=0, **settings) -> Scores:
     """Scores from the Moreau envelope; ``settings`` are fields of :class:`Prox`.
 
-    The metadata holds them, what the solver reached (:meth:`mpstudy.envelope.ProxResult.report`) and, with ``eta``, as
+    The metadata holds them, what the solver reached (:meth:`.ProxResult.report`) and, with ``eta``, as
     ``zero_share`` the share of units that score exactly zero.
     """
     return _scores("moreau", model, batches, units, replace(MOREAU, **settings), seed)
 
 
+@PRUNERS.register("moreau-gs", look=Look("moreau-gs", ORANGE, "P"), near_taylor=True, settings=MOREAU_GS)
 def moreau_gs(model, batches, units, *, seed=0, **settings) -> Scores:
     """Scores from the group-sparse envelope: :func:`moreau` with ``eta`` > 0 by default."""
     return _scores("moreau-gs", model, batches, units, replace(MOREAU_GS, **settings), seed)

@@ -11,10 +11,13 @@ from contextlib import contextmanager
 import torch
 
 from ..gradients.loss import mean_gradients, only_trainable
+from ..registry import PINK, Look
 from ..structure.scores import Scores, first_order_scores
 from ..structure.weights import restored
+from .registry import PRUNERS
 
 
+@PRUNERS.register("moreau-release", look=Look("moreau-release", PINK, "X"))
 def moreau_release(
     model,
     batches,

@@ -2,9 +2,12 @@
 
 import torch
 
+from ..registry import GREY, Look
 from ..structure.scores import Scores
+from .registry import PRUNERS
 
 
+@PRUNERS.register("random", look=Look("random", GREY, "x"), needs_data=False, draws=True)
 def random(model, batches, units, *, seed=0) -> Scores:
     """Independent uniform scores; ``batches`` and the weights are not used."""
     generator = torch.Generator().manual_seed(seed)

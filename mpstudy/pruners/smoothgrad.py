@@ -4,9 +4,12 @@ The ablation between Taylor (no noise) and Moreau (prox): ``grad L_sigma(w) = E_
 """
 
 from ..gradients.shifted import Noise, ShiftedLoss
+from ..registry import GREEN, Look
 from ..structure.scores import Scores, first_order_scores
+from .registry import PRUNERS
 
 
+@PRUNERS.register("smoothgrad", look=Look("smoothgrad", GREEN, "D"), near_taylor=True)
 def smoothgrad(model, batches, units, *, seed=0, sigma=0.05, noise="relative", steps=10) -> Scores:
     """Mean gradient over ``steps`` draws of ``u``; relative noise has standard deviation ``sigma * |w|`` per weight."""
     draws = [Noise(sigma, noise, (seed, step)) if sigma else None for step in range(steps)]

@@ -5,10 +5,13 @@
 
 from ..gradients.loss import mean_gradients, only_trainable
 from ..gradients.shifted import ShiftedLoss
+from ..registry import BLUE, INDIGO, ROSE, YELLOW, Look
 from ..structure.scores import Scores, first_order_scores, unit_scores
 from ..structure.units import HIDDEN
+from .registry import PRUNERS
 
 
+@PRUNERS.register("taylor", look=Look("taylor", BLUE, "o"))
 def taylor(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """First order, ``element1``: sum of ``|w * dL/dw|`` over a unit's coupled slices; ``seed`` is not used."""
     loss, gradients = gradients_of(model, batches, units)
@@ -16,6 +19,7 @@ def taylor(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     return first_order_scores(units, units.parameters(model), gradients, meta, reduction)
 
 
+@PRUNERS.register("taylor2", look=Look("taylor2", INDIGO, "<"), near_taylor=True)
 def taylor2(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """Second order with a diagonal Fisher estimate, ``element2``: sum of ``|w * a * w|``, where a is the mean over the
     samples of the squared gradient of one sample's loss; ``seed`` is not used.
@@ -25,6 +29,7 @@ def taylor2(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     return unit_scores(units, lambda name: (weights[name].square() * fisher[name]).abs(), meta, reduction)
 
 
+@PRUNERS.register("taylor-mix", look=Look("taylor-mix", ROSE, ">"), near_taylor=True)
 def taylor_mix(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """Both orders: sum of ``|w * g - w * a * w / 2|``, with the g of :func:`taylor` and the a of :func:`taylor2`."""
     weights, (loss, fisher) = units.parameters(model), _squared_gradients(model, batches, units)
@@ -37,6 +42,7 @@ def taylor_mix(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     return unit_scores(units, importance, meta, reduction)
 
 
+@PRUNERS.register("taylor-vector", look=Look("taylor-vector", YELLOW, "p"), near_taylor=True)
 def taylor_vector(model, batches, units, *, seed=0, reduction="sum") -> Scores:
     """First order per row, ``vector``: in each coupled layer ``|sum of w * dL/dw|`` over a channel's row or column."""
     loss, gradients = gradients_of(model, batches, units)

@@ -1,17 +1,20 @@
 """Unstructured and n:m pruning with weight update: single weights become zero, the shapes stay.
 
 :func:`mpstudy.sparse.sequential.prune_layers` prunes a model by one of :data:`METHODS`, and may follow it by one
-of :data:`UPDATES` of the weights that stay.
+of :data:`UPDATES` of the weights that stay. To add one, write it in a file of its own, register it there, and import
+the file here.
 """
 
-from . import admm, methods
+from .registry import METHODS, UPDATES
 
-METHODS = {
-    "magnitude": methods.magnitude,
-    "wanda": methods.wanda,
-    "sparsegpt": methods.sparsegpt,
-    "admm": admm.admm,
-    "admm-gradual": admm.admm_gradual,
-    "masked": methods.masked,
-}
-UPDATES = {"none": None, "admm": admm.on_mask, "exact": methods.refit}  # (weight, gram, keep) -> weight
+# In the order of the study, which is that of its figures and tables.
+# isort: off
+from . import magnitude  # noqa: F401
+from . import wanda  # noqa: F401
+from . import sparsegpt  # noqa: F401
+from . import admm  # noqa: F401
+from . import masked  # noqa: F401
+from . import refit  # noqa: F401
+# isort: on
+
+__all__ = ["METHODS", "UPDATES"]

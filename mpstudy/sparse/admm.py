@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 import torch
 
+from ..registry import PINK, Look
 from .masks import Target, kept
+from .registry import METHODS, UPDATES
 
 RHO = 1.0  # penalty
 DAMP = 0.1  # of the mean diagonal
@@ -17,16 +19,19 @@ ITERATIONS = 20
 GRADUAL = 15  # iterations in which the mask grows
 
 
+@METHODS.register("admm", look=Look("admm", PINK, "P"))
 def admm(weight, gram, target, importance=None) -> torch.Tensor:
     """The mask of Wanda, weights by ADMM."""
     return solve(weight, gram, target, gradual=0)
 
 
+@METHODS.register("admm-gradual", look=Look("admm-gradual", PINK, "X"))
 def admm_gradual(weight, gram, target, importance=None) -> torch.Tensor:
     """ADMM whose mask grows over the first :data:`GRADUAL` iterations."""
     return solve(weight, gram, target, gradual=GRADUAL)
 
 
+@UPDATES.register("admm")
 def on_mask(weight, gram, keep) -> torch.Tensor:
     """The weights by ADMM on any mask."""
     return solve(weight, gram, None, gradual=0, keep=keep)

@@ -20,7 +20,7 @@ from ..structure.families import blocks, family
 from ..structure.units import parse_layers
 from . import METHODS, UPDATES
 from .masks import Target
-from .methods import reconstruction_error
+from .refit import reconstruction_error
 
 
 @torch.no_grad()
@@ -41,8 +41,8 @@ def prune_layers(
     Parameters
     ----------
     batches: int64 (samples, tokens) each: calibration.
-    method: a name of :data:`mpstudy.sparse.METHODS`; ``masked`` takes the ``importance`` of a weight by its
-        parameter's name.
+    method: a name of :data:`mpstudy.sparse.METHODS`; one that takes scores, such as ``masked``, needs the
+        ``importance`` of a weight by its parameter's name.
     update: a name of :data:`mpstudy.sparse.UPDATES`, of the weights that the method leaves.
     log: receives each row of the result as it is made.
     state: a folder that keeps every finished layer; a call that finds some goes on after them.
@@ -57,8 +57,9 @@ def prune_layers(
     StudyError: an unknown method or update, a pattern that does not divide a matrix, or a ``state`` of another pruning.
     """
     check_method(method, update)
-    if (method == "masked") != (importance is not None):
-        raise StudyError("method 'masked' needs an importance, and only it takes one")
+    if METHODS[method].takes_scores != (importance is not None):
+        need = "needs an importance" if importance is None else "takes no importance"
+        raise StudyError(f"method {method!r} {need}; those that take scores do, and only they")
     chosen, rows = parse_layers(layers, len(blocks(model))), []
     for layer in chosen:
         for name, linear in _linears(model, layer).items():
@@ -93,9 +94,9 @@ def check_method(method: str, update: str) -> None:
 
 def _prune(linear: nn.Linear, gram, method: str, update: str, target: Target, score) -> dict:
     begin, dense = time.perf_counter(), linear.weight.detach().float().clone()
-    weight = METHODS[method](dense, gram, target, None if score is None else score.to(dense.device))
-    if update != "none":
-        weight = UPDATES[update](dense, gram, weight != 0)
+    weight = METHODS[method].function(dense, gram, target, None if score is None else score.to(dense.device))
+    if UPDATES[update].function:
+        weight = UPDATES[update].function(dense, gram, weight != 0)
     linear.weight.copy_(weight)
     return {
         "weights": weight.numel(),

@@ -461,7 +461,7 @@ def manual(name: str, capsys) -> str:
 def test_the_manual_has_examples_that_are_understood(name, capsys, monkeypatch):
     examples = [line for line in manual(name, capsys).splitlines() if line.startswith("  python -m mpstudy")]
     taken = []
-    monkeypatch.setattr(prune if hasattr(prune, name) else model, name, taken.append)
+    monkeypatch.setattr(prune if hasattr(prune, f"_{name}") else model, f"_{name}", taken.append)
     for line in examples:
         assert shlex.split(line)[3] == name
         assert __main__.main(shlex.split(line)[3:]) == 0
@@ -470,7 +470,7 @@ def test_the_manual_has_examples_that_are_understood(name, capsys, monkeypatch):
 
 def test_recovery_has_the_recipes_defaults(monkeypatch, home):
     taken = []
-    monkeypatch.setattr(model, "recover", taken.append)
+    monkeypatch.setattr(model, "_recover", taken.append)
     assert run("recover model --out x", home) == 0
     assert vars(taken[0]).items() >= vars(Recipe()).items()
 

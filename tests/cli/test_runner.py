@@ -11,11 +11,11 @@ from mpstudy.errors import StudyError
 
 
 def call(*words: str) -> int:
-    """Parse and execute one command line."""
+    """Parse and execute one command line; its exit status."""
     parser = argparse.ArgumentParser(prog="mpstudy")
     runner.add_commands(parser.add_subparsers(required=True))
     arguments = parser.parse_args(words)
-    return arguments.func(arguments)
+    return arguments.func(arguments) or 0
 
 
 @pytest.fixture

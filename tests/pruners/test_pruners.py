@@ -11,6 +11,7 @@ from helpers.models import FEW, bits, distance, equal, same_bits, score, tiny_ll
 from mpstudy import pruners
 from mpstudy.errors import StudyError
 from mpstudy.pruners import PRUNERS
+from mpstudy.pruners.registry import Pruner
 from mpstudy.structure.units import prunable_units
 
 WITH_GRADIENTS = sorted(PRUNERS.keys() - {"random", "l1", "l2"})
@@ -197,7 +198,8 @@ def test_settings_of_the_envelope_keep_their_names_order_and_values():
 
 
 def test_settings_of_a_function_are_its_keywords(monkeypatch):
-    monkeypatch.setitem(PRUNERS, "own", lambda model, batches, units, *, seed=0, sharpness=0.5, steps=3: None)
+    own = Pruner(lambda model, batches, units, *, seed=0, sharpness=0.5, steps=3: None)
+    monkeypatch.setitem(PRUNERS._records, "own", own)
     assert pruners.defaults("own") == {"sharpness": 0.5, "steps": 3}
 
 

@@ -10,9 +10,11 @@ from helpers.models import bits, same_bits, tiny_llama, tiny_tokens
 
 from mpstudy import sparse
 from mpstudy.errors import StudyError
-from mpstudy.sparse import admm, methods
+from mpstudy.sparse import admm, refit, sparsegpt
 from mpstudy.sparse.masks import Target, kept
+from mpstudy.sparse.refit import reconstruction_error
 from mpstudy.sparse.sequential import prune_layers
+from mpstudy.sparse.wanda import wanda
 from mpstudy.structure.families import FAMILIES
 from mpstudy.study import Study
 
@@ -77,7 +79,7 @@ def zeros_by_hand(weight, target, per_row):
 def test_masks_meet_the_sparsity_exactly_and_nothing_else_changes(name, target):
     weight, gram = problem()
     before = weight.clone(), gram.clone()
-    pruned = sparse.METHODS[name](weight, gram, target, weight.abs() if name == "masked" else None)
+    pruned = sparse.METHODS[name].function(weight, gram, target, weight.abs() if name == "masked" else None)
     assert torch.equal(weight, before[0]) and torch.equal(gram, before[1])
     assert int((pruned == 0).sum()) == zeros_by_hand(weight, target, name not in ("magnitude", "sparsegpt"))
     if target.of:
@@ -87,7 +89,7 @@ def test_masks_meet_the_sparsity_exactly_and_nothing_else_changes(name, target):
 def test_wanda_ranks_by_brute_force():
     generator = torch.Generator().manual_seed(1)
     weight, x = torch.randn(3, 8, generator=generator), torch.randn(50, 8, generator=generator)
-    pruned = methods.wanda(weight, x.t() @ x, Target(0.5))
+    pruned = wanda(weight, x.t() @ x, Target(0.5))
     for row in range(3):
         scores = {j: abs(float(weight[row, j])) * float(sum(v * v for v in x[:, j])) ** 0.5 for j in range(8)}
         gone = sorted(scores, key=scores.get)[:4]
@@ -100,8 +102,8 @@ def test_sparsegpt_is_optimal_brain_surgery_column_by_column():
     the columns from it on, which is inverted anew at every column.
     """
     weight, gram = problem()
-    pruned = methods.sparsegpt(weight, gram, Target(0.5))
-    hessian = gram.double() + methods.DAMP * gram.double().diagonal().mean() * torch.eye(16)
+    pruned = sparsegpt.sparsegpt(weight, gram, Target(0.5))
+    hessian = gram.double() + sparsegpt.DAMP * gram.double().diagonal().mean() * torch.eye(16)
     expected, mask = weight.double().clone(), pruned != 0
     for j in range(16):
         inverse = torch.linalg.inv(hessian[j:, j:])
@@ -112,9 +114,9 @@ def test_sparsegpt_is_optimal_brain_surgery_column_by_column():
 
 
 def test_sparsegpt_in_blocks_meets_the_sparsity_of_the_matrix(monkeypatch):
-    monkeypatch.setattr(methods, "BLOCK", 5)
+    monkeypatch.setattr(sparsegpt, "BLOCK", 5)
     weight, gram = problem(rows=7)
-    pruned = methods.sparsegpt(weight, gram, Target(0.6))
+    pruned = sparsegpt.sparsegpt(weight, gram, Target(0.6))
     assert int((pruned == 0).sum()) == int(7 * 16 * 0.6)
 
 
@@ -142,7 +144,7 @@ def test_the_error_never_rises_once_the_mask_is_fixed(gradual):
     errors = []
     admm.solve(
         weight, gram, Target(0.6), gradual=gradual, iterations=60,
-        log=lambda found: errors.append(methods.reconstruction_error(found, weight, damped(gram))),
+        log=lambda found: errors.append(reconstruction_error(found, weight, damped(gram))),
     )  # fmt: skip
     fixed = errors[max(gradual, 1) :]
     assert all(later <= earlier * (1 + 1e-4) for earlier, later in zip(fixed, fixed[1:]))
@@ -162,8 +164,8 @@ def test_the_gradual_mask_grows_by_the_cubic_schedule():
 def test_removing_several_at_once_is_the_closed_form():
     weight, gram = problem()
     mask = kept(weight.abs(), Target(0.6))
-    found = methods.refit(weight, gram, mask)
-    inverse = torch.linalg.inv(gram.double() + methods.DAMP * gram.double().diagonal().mean() * torch.eye(16))
+    found = refit.refit(weight, gram, mask)
+    inverse = torch.linalg.inv(gram.double() + refit.DAMP * gram.double().diagonal().mean() * torch.eye(16))
     for row, stays in enumerate(mask):
         p = (~stays).nonzero().squeeze(1)
         change = -weight[row, p].double() @ torch.linalg.inv(inverse[p][:, p]) @ inverse[p]
@@ -174,18 +176,16 @@ def test_removing_several_at_once_is_the_closed_form():
 def test_better_updates_have_smaller_errors():
     weight, gram = problem(rows=40, columns=64, samples=500)
     target = Target(0.6)
-    wanda, sparsegpt, best = (
-        method(weight, gram, target) for method in (methods.wanda, methods.sparsegpt, admm.admm_gradual)
-    )
-    errors = [methods.reconstruction_error(found, weight, gram) for found in (best, sparsegpt, wanda)]
+    best, better, simple = (method(weight, gram, target) for method in (admm.admm_gradual, sparsegpt.sparsegpt, wanda))
+    errors = [reconstruction_error(found, weight, gram) for found in (best, better, simple)]
     assert errors == sorted(errors)
-    assert methods.reconstruction_error(methods.refit(weight, gram, wanda != 0), weight, gram) < errors[-1]
+    assert reconstruction_error(refit.refit(weight, gram, simple != 0), weight, gram) < errors[-1]
 
 
 def test_inputs_that_are_always_zero_cost_nothing():
     weight, gram = problem()
     gram[3], gram[:, 3] = 0, 0
-    for method in (methods.wanda, methods.sparsegpt, admm.admm, admm.admm_gradual):
+    for method in (wanda, sparsegpt.sparsegpt, admm.admm, admm.admm_gradual):
         pruned = method(weight, gram, Target(0.5))
         assert torch.isfinite(pruned).all() and not pruned[:, 3].any()
 
@@ -290,6 +290,8 @@ def test_bad_input_is_refused_before_anything_changes():
         prune_layers(model, [tiny_tokens()], "0-1", "wanda", Target.parse("3:7"))
     with pytest.raises(StudyError, match="'masked' needs an importance"):
         prune_layers(model, [tiny_tokens()], "0-1", "masked", Target(0.5))
+    with pytest.raises(StudyError, match="'wanda' takes no importance"):
+        prune_layers(model, [tiny_tokens()], "0-1", "wanda", Target(0.5), importance={}.__getitem__)
     assert same_bits(model, before)
 
 
