@@ -107,7 +107,7 @@ lock: ## Choose all versions anew: pyproject.toml -> requirements.lock and envir
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	echo "Resolving pyproject.toml in a fresh environment (minutes)"; \
 	$(PYTHON) -m venv "$$fresh"; \
-	"$$fresh/bin/python" $(PIP_INSTALL) -e .; \
+	"$$fresh/bin/python" $(PIP_INSTALL) -e ".[recover,zeroshot,notebooks,dev]"; \
 	"$$fresh/bin/python" -m pip freeze --all --exclude pip --exclude-editable > "$$fresh/frozen"; \
 	echo "$$LOCK_HEADER" > requirements.lock; \
 	grep -v -E '^(nvidia|cuda|triton)' "$$fresh/frozen" | sed 's/+.*//' >> requirements.lock; \

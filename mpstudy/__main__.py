@@ -7,6 +7,15 @@ from . import __version__
 from .cli import model, prune, runner
 from .errors import StudyError
 
+EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are imported
+    "recover": {"accelerate", "peft", "pytorch_optimizer"},
+    "zeroshot": {"lm_eval"},
+    "notebooks": {
+        "IPython", "ipykernel", "jinja2", "jupyter_client", "jupyterlab", "matplotlib", "nbclient", "nbconvert",
+        "nbformat", "papermill", "psutil", "seaborn", "yaml",
+    },
+}  # fmt: skip
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends in one line on stderr and exit status 2."""
@@ -24,9 +33,20 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {_remedy(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+
+
+def _remedy(error: ModuleNotFoundError) -> str:
+    """The line that says what to install; a module that no extra brings is a defect and raises ``error`` again."""
+    for extra, modules in EXTRAS.items():
+        if error.name in modules:
+            return f"{error.name} is not installed: pip install 'mpstudy[{extra}]'"
+    raise error
 
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import mpstudy
+from mpstudy.__main__ import EXTRAS
 from mpstudy.store.paths import NOTEBOOKS, ROOT
 
 PYPROJECT_TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(PYPROJECT_TEXT)["project"]
-DIRECT = [Requirement(line) for line in PROJECT["dependencies"]]
+GROUPS = {"dependencies": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+DIRECT = [Requirement(line) for lines in GROUPS.values() for line in lines]
 LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 LOCK = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LOCK_LINES}
 CUDA_LIBRARIES = ("nvidia-", "cuda-", "triton")  # torch pins these itself where it needs them
@@ -53,11 +55,30 @@ def test_direct_dependency_is_met_by_the_lock(requirement):
     assert requirement.specifier.contains(LOCK[canonicalize_name(requirement.name)])
 
 
-def test_each_direct_dependency_says_what_it_is_for():
-    block = re.search(r"^dependencies = \[\n(.*?)^\]", PYPROJECT_TEXT, re.MULTILINE | re.DOTALL).group(1)
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_direct_dependency_says_what_it_is_for(group):
+    block = re.search(rf"^{group} = \[[^\n]*\n(.*?)^\]", PYPROJECT_TEXT, re.MULTILINE | re.DOTALL).group(1)
     lines = [line for line in block.splitlines() if not line.lstrip().startswith("#")]
-    assert len(lines) == len(DIRECT)
+    assert len(lines) == len(GROUPS[group]) > 0
     assert [line for line in lines if not re.fullmatch(r' +"[^"]+", +# \w.{5,}', line)] == []
+
+
+def test_make_lock_takes_every_extra():
+    extras = re.search(r'-e "\.\[(.*?)\]"', (ROOT / "Makefile").read_text()).group(1)
+    assert extras.split(",") == list(PROJECT["optional-dependencies"])
+
+
+def test_a_missing_module_is_looked_up_in_the_extra_that_brings_it():
+    distributions = importlib.metadata.packages_distributions()
+    brought = {
+        extra: {canonicalize_name(distributions[module][0]) for module in modules} for extra, modules in EXTRAS.items()
+    }
+    declared = {extra: {canonicalize_name(Requirement(line).name) for line in GROUPS[extra]} for extra in EXTRAS}
+    core = {canonicalize_name(Requirement(line).name) for line in GROUPS["dependencies"]}
+    assert brought["recover"] == declared["recover"]
+    assert brought["notebooks"] == declared["notebooks"]
+    assert brought["zeroshot"] == declared["zeroshot"] - declared["notebooks"]  # pyyaml comes with either
+    assert not core & set().union(*declared.values())
 
 
 def test_installed_versions_are_those_of_the_lock():

@@ -3,9 +3,11 @@
 import argparse
 import textwrap
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 from ..errors import StudyError
+from ..store.paths import check_checkout
 
 Handler = Callable[[argparse.Namespace], int | None]  # takes the options, returns an exit status; None is 0
 
@@ -18,6 +20,17 @@ def add_command(commands, name: str, brief: str, manual: str, handler: Handler) 
     parser = commands.add_parser(name, help=brief, **form)
     parser.set_defaults(func=handler)
     return parser
+
+
+def needs_checkout(handler: Handler) -> Handler:
+    """The ``handler`` of a command on notebooks and reports: in an installed package it raises :class:`StudyError`."""
+
+    @wraps(handler)
+    def checked(options):
+        check_checkout(handler.__name__.strip("_"))
+        return handler(options)
+
+    return checked
 
 
 def add_calibration(parser, source) -> None:

@@ -15,11 +15,11 @@ import os
 import random
 from contextlib import contextmanager, redirect_stderr
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 import datasets
 import huggingface_hub
+import lm_eval
 import numpy as np
 import torch
 import yaml
@@ -30,7 +30,7 @@ from ..store.paths import DATA, cache_dir
 from .items import agreement_items, cloze_items, fact_items
 from .tasks import TASKS, Task
 
-HARNESS = Path(find_spec("lm_eval").origin).parent / "tasks"  # lm-eval itself takes seconds to import
+HARNESS = Path(lm_eval.__file__).parent / "tasks"
 CLOZE_CORPUS = "sotu-late"  # addresses from 1946 on: calibration only ever sees the earlier ones
 
 
@@ -85,7 +85,7 @@ def evaluate_tasks(model, tokenizer, tasks, *, limit: int | None = None, batch_s
 
 
 def _run_lm_eval(model, tokenizer, tasks: list[str], folders: list[Path], limit, batch_size: int) -> dict:
-    """lm-eval's whole answer. It is imported here since that takes seconds."""
+    """lm-eval's whole answer. Its harness is imported here since that takes seconds."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

@@ -1,15 +1,42 @@
-"""Where things lie. ``MPSTUDY_CACHE`` moves the cache, for example to a larger disk."""
+"""Where things lie, in a checkout of the repository or in an installed package.
+
+An installed package carries ``data/``, and no notebooks and no reports. ``MPSTUDY_CACHE`` moves the cache, for example
+to a larger disk.
+"""
 
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / "data"
+from ..errors import StudyError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent
+INSTALLED = (PACKAGE / "data").is_dir()  # in a checkout data/ stands beside the package
+DATA = (PACKAGE if INSTALLED else ROOT) / "data"
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
 REPORTS = ROOT / "reports"
 
 
 def cache_dir() -> Path:
-    """The git-ignored folder of downloaded, converted and computed files."""
-    return Path(os.environ.get("MPSTUDY_CACHE", DATA / "cache"))
+    """The folder of downloaded, converted and computed files.
+
+    ``MPSTUDY_CACHE``, or the git-ignored ``data/cache`` of a checkout, or the user's cache folder. Raises
+    :class:`StudyError` when the user has no home folder for it.
+    """
+    if named := os.environ.get("MPSTUDY_CACHE"):
+        return Path(named)
+    return _user_cache() if INSTALLED else DATA / "cache"
+
+
+def _user_cache() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpstudy"
+    except RuntimeError as error:
+        raise StudyError("this user has no home folder for the cache: name a folder in MPSTUDY_CACHE") from error
+
+
+def check_checkout(command: str) -> None:
+    """Raise :class:`StudyError` where ``command`` finds no notebooks and reports: outside a checkout."""
+    if not PROFILES.is_dir():
+        raise StudyError(f"{command} needs a checkout of the repository, with its notebooks; {PACKAGE} has none")
