@@ -72,8 +72,10 @@ class UnitGroups:
     def pieces(self, block: Block) -> Iterator[Piece]:
         for name, value in block.items():
             for part in self._slices[name]:
-                rows = range(part.start, part.start + self._counts[name] * part.block) if part.dim == 0 else None
-                yield from _cut(name, value, part.block, part.dim, rows=rows)
+                rows = (
+                    range(part.start, part.start + self._counts[name] * part.rows_per_unit) if part.dim == 0 else None
+                )
+                yield from _cut(name, value, part.rows_per_unit, part.dim, rows=rows)
 
 
 class RowGroups:

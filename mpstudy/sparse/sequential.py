@@ -16,7 +16,7 @@ from ..errors import StudyError, check_choice
 from ..store import tensorfile
 from ..store.digests import tokens_digest, weights_digest
 from ..store.files import replacing
-from ..structure.families import blocks, family
+from ..structure import families
 from ..structure.units import parse_layers
 from . import METHODS, UPDATES
 from .masks import Target
@@ -60,7 +60,7 @@ def prune_layers(
     if METHODS[method].takes_scores != (importance is not None):
         need = "needs an importance" if importance is None else "takes no importance"
         raise StudyError(f"method {method!r} {need}; those that take scores do, and only they")
-    chosen, rows = parse_layers(layers, len(blocks(model))), []
+    chosen, rows = parse_layers(layers, len(families.layers(model))), []
     for layer in chosen:
         for name, linear in _linears(model, layer).items():
             target.check(linear.in_features, name)
@@ -74,8 +74,8 @@ def prune_layers(
         log(row)
     inputs = _inputs_of(model, waiting, batches) if waiting else []
     for layer in waiting:
-        linears, block, new = _linears(model, layer), blocks(model)[layer], []
-        run = partial(_run, block, layer)
+        linears, new = _linears(model, layer), []
+        run = partial(_run, families.layers(model)[layer], layer)
         for name, gram in _grams(linears, run, inputs).items():
             score = importance(f"{name}.weight") if importance else None
             new.append({"layer": layer, "linear": name} | _prune(linears[name], gram, method, update, target, score))
@@ -107,9 +107,9 @@ def _prune(linear: nn.Linear, gram, method: str, update: str, target: Target, sc
 
 
 def _linears(model: nn.Module, layer: int) -> dict[str, nn.Linear]:
-    """The linear layers of a block by their full names."""
-    place = f"{family(model.config).layers}.{layer}"
-    modules = blocks(model)[layer].named_modules()
+    """The linear layers inside a layer by their full names."""
+    place = f"{families.family(model.config).layers}.{layer}"
+    modules = families.layers(model)[layer].named_modules()
     return {f"{place}.{name}": module for name, module in modules if isinstance(module, nn.Linear)}
 
 
@@ -148,7 +148,8 @@ def _inputs_of(model: nn.Module, layers: list[int], batches) -> list[tuple[torch
             found.append((arguments[0], {}))
         found[-1][1][layer] = options
 
-    hooks = [blocks(model)[layer].register_forward_pre_hook(partial(note, layer), with_kwargs=True) for layer in layers]
+    modules = families.layers(model)
+    hooks = [modules[layer].register_forward_pre_hook(partial(note, layer), with_kwargs=True) for layer in layers]
     try:
         for batch in batches:
             model.base_model(input_ids=batch.to(model.device), use_cache=False)
@@ -158,8 +159,8 @@ def _inputs_of(model: nn.Module, layers: list[int], batches) -> list[tuple[torch
     return found
 
 
-def _run(block: nn.Module, layer: int, hidden: torch.Tensor, options: dict[int, dict]) -> torch.Tensor:
-    output = block(hidden, **options[layer])
+def _run(module: nn.Module, layer: int, hidden: torch.Tensor, options: dict[int, dict]) -> torch.Tensor:
+    output = module(hidden, **options[layer])
     return output[0] if isinstance(output, tuple) else output
 
 

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..errors import StudyError
 from .families import family
-from .surgery import resize, unit_counts
+from .surgery import all_sets, resize, unit_counts
 from .units import KINDS
 
 MARK = "pruned.json"
@@ -71,7 +71,7 @@ def export_standard(model, folder: str | Path, *, tokenizer=None) -> Path:
     ``folder`` holds something.
     """
     folder = check_empty(folder)
-    widths = {kind: {n for key, n in unit_counts(model).items() if key.endswith(kind)} for kind in KINDS}
+    widths = {kind: {units.count for units in all_sets(model) if units.kind == kind} for kind in KINDS}
     for kind, found in widths.items():
         if len(found) > 1:
             raise StudyError(

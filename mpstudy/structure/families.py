@@ -1,56 +1,73 @@
-"""Model families: how each names the parts of its blocks, and how units lie in them.
+"""Model families: how each names the parts of its layers, and how units lie in them.
 
-To add a family, write an adapter and name it in :data:`FAMILIES` by the ``model_type`` of its config. Tests over all
-families (``tests/test_families.py``) then check it: zeroing units must equal removing them.
+To add a family, write an adapter (:class:`Family`) and register it in :data:`FAMILIES` by the ``model_type`` of its
+config. Tests over all families (``tests/structure/test_families.py``) then check it: zeroing units must equal removing
+them.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import nn
 
 from ..errors import StudyError
+from ..registry import Registry
 
 
 @dataclass(frozen=True)
 class Part:
-    """A linear layer of a block, in which each unit has ``block`` rows (``dim`` 0) or columns (``dim`` 1), from row or
-    column ``start`` on. Rows of several kinds may share a layer (a fused projection).
+    """A linear layer inside attention or MLP, in which each unit has ``rows_per_unit`` rows (``dim`` 0) or columns
+    (``dim`` 1), from row or column ``start`` on. Rows of several kinds may share a layer (a fused projection).
     """
 
     layer: str  # its name inside attention or MLP
-    block: int
+    rows_per_unit: int
     dim: int = 0
     start: int = 0
 
 
-class Llama:
-    """``self_attn.{q,k,v,o}_proj`` and ``mlp.{gate,up,down}_proj``; biases optional."""
+class Family(ABC):
+    """An adapter: where a family has its layers, and which rows and columns make a head group and an MLP channel."""
 
     layers = "model.layers"
     attention, mlp = "self_attn", "mlp"  # inside a layer; "" is the layer itself
+    width = "intermediate_size"  # what a config calls the number of MLP channels
 
+    @abstractmethod
     def heads(self, attention: nn.Module) -> tuple[int, list[Part]]:
         """The number of head groups and the parts that hold them. The first part is the root, whose rows are counted
         as channels.
         """
+
+    @abstractmethod
+    def channels(self, mlp: nn.Module) -> tuple[int, list[Part]]:
+        """The number of MLP channels and the parts that hold them."""
+
+    @abstractmethod
+    def standard(self, config, groups: int, channels: int) -> dict:
+        """The changes of ``config`` that describe a model with so many head groups and MLP channels in every layer."""
+
+    def fit(self, attention: nn.Module) -> None:  # noqa: B027 most families need nothing
+        """Tell an attention module about its new number of heads; most read it off their weights."""
+
+
+class Llama(Family):
+    """``self_attn.{q,k,v,o}_proj`` and ``mlp.{gate,up,down}_proj``; biases optional."""
+
+    def heads(self, attention):
         head = attention.head_dim
         groups = attention.k_proj.out_features // head
         query = attention.q_proj.out_features // groups
         return groups, [Part("q_proj", query), Part("k_proj", head), Part("v_proj", head), Part("o_proj", query, 1)]
 
-    def channels(self, mlp: nn.Module) -> tuple[int, list[Part]]:
-        """The number of MLP channels and the parts that hold them."""
+    def channels(self, mlp):
         return mlp.gate_proj.out_features, [Part("gate_proj", 1), Part("up_proj", 1), Part("down_proj", 1, 1)]
 
-    def fit(self, attention: nn.Module) -> None:
-        """Tell an attention module about its new number of heads; most read it off their weights."""
-
-    def standard(self, config, groups: int, channels: int) -> dict:
-        """The changes of ``config`` that describe a model with so many head groups and MLP channels in every layer."""
+    def standard(self, config, groups, channels):
         heads = groups * (config.num_attention_heads // config.num_key_value_heads)
         changes = {"num_key_value_heads": groups, "num_attention_heads": heads, "head_dim": head_dim(config)}
-        return changes | {"intermediate_size": channels}
+        return changes | {self.width: channels}
 
 
 class Glm(Llama):
@@ -77,11 +94,12 @@ class Phi3(Glm):
         attention.num_key_value_heads = groups
 
 
-class Opt(Llama):
+class Opt(Family):
     """``fc1`` and ``fc2`` in the layer itself, no gate, biases."""
 
     layers = "model.decoder.layers"
     mlp = ""
+    width = "ffn_dim"
 
     def heads(self, attention):
         head = attention.head_dim
@@ -96,10 +114,10 @@ class Opt(Llama):
         attention.num_heads, _ = self.heads(attention)
 
     def standard(self, config, groups, channels):
-        return _same_heads(config, groups) | {"ffn_dim": channels}
+        return _same_heads(config, groups) | {self.width: channels}
 
 
-class GptNeoX(Llama):
+class GptNeoX(Family):
     """q, k and v of a head one after the other in ``query_key_value``; no gate, biases."""
 
     layers = "gpt_neox.layers"
@@ -113,7 +131,7 @@ class GptNeoX(Llama):
         return mlp.dense_h_to_4h.out_features, [Part("dense_h_to_4h", 1), Part("dense_4h_to_h", 1, 1)]
 
     def standard(self, config, groups, channels):
-        return _same_heads(config, groups) | {"intermediate_size": channels}
+        return _same_heads(config, groups) | {self.width: channels}
 
 
 def _same_heads(config, groups: int) -> dict:
@@ -126,26 +144,36 @@ def _same_heads(config, groups: int) -> dict:
     return {}
 
 
-_LLAMA, _GLM = Llama(), Glm()
-FAMILIES = dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), _LLAMA)
-FAMILIES |= {"glm": _GLM, "glm4": _GLM, "phi3": Phi3(), "opt": Opt(), "gpt_neox": GptNeoX()}
+FAMILIES = Registry("model family")
+FAMILIES.add("llama", Llama())
+FAMILIES.add("mistral", Llama())
+FAMILIES.add("qwen2", Llama())
+FAMILIES.add("qwen3", Llama())
+FAMILIES.add("gemma", Llama())
+FAMILIES.add("gemma2", Llama())
+FAMILIES.add("glm", Glm())
+FAMILIES.add("glm4", Glm())
+FAMILIES.add("phi3", Phi3())
+FAMILIES.add("opt", Opt())
+FAMILIES.add("gpt_neox", GptNeoX())
 
 
-def family(config) -> Llama:
+def family(config) -> Family:
     """The adapter for ``config.model_type``; an unknown family raises :class:`StudyError`."""
     kind = getattr(config, "model_type", "?")
     if kind not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise StudyError(f"no adapter for model family {kind!r}; known: {known}. Add one to mpstudy/families.py")
+        raise StudyError(
+            f"no adapter for model family {kind!r}; known: {known}. Add one to mpstudy/structure/families.py"
+        )
     return FAMILIES[kind]
 
 
 def sizes(config) -> dict[str, tuple[int, int]]:
     """Units of a layer by what they are called, and the channels of each: head groups and MLP channels of a config."""
-    family(config)
-    heads = config.num_attention_heads
+    adapter, heads = family(config), config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", heads)
-    channels = config.ffn_dim if config.model_type == "opt" else config.intermediate_size
+    channels = getattr(config, adapter.width)
     return {"heads": (groups, heads // groups * head_dim(config)), "MLP channels": (channels, 1)}
 
 
@@ -154,14 +182,14 @@ def head_dim(config) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def blocks(model: nn.Module) -> nn.ModuleList:
+def layers(model: nn.Module) -> nn.ModuleList:
     """The layers of a model."""
     return model.get_submodule(family(model.config).layers)
 
 
 def linear_layers(model: nn.Module) -> list[str]:
     """The names, inside a layer's attention and MLP, of the linear layers that hold units: what LoRA adapts."""
-    adapter, block = family(model.config), blocks(model)[0]
-    parts = adapter.heads(block.get_submodule(adapter.attention))[1]
-    parts += adapter.channels(block.get_submodule(adapter.mlp))[1]
+    adapter, layer = family(model.config), layers(model)[0]
+    parts = adapter.heads(layer.get_submodule(adapter.attention))[1]
+    parts += adapter.channels(layer.get_submodule(adapter.mlp))[1]
     return list(dict.fromkeys(part.layer for part in parts))

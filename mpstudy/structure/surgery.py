@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..errors import StudyError
-from .families import blocks, family, head_dim
+from .families import family, head_dim, layers
 from .units import HIDDEN, UnitSet, hidden_set, unit_sets
 
 
@@ -20,7 +20,9 @@ def remove_units(model: nn.Module, plan) -> nn.Module:
         kept[removed] = False
         for name in unit_set.names:
             parts = [part for part in unit_set.slices if part.name == name]
-            lines = torch.cat([part.start + kept.repeat_interleave(part.block).nonzero().squeeze(1) for part in parts])
+            lines = torch.cat(
+                [part.start + kept.repeat_interleave(part.rows_per_unit).nonzero().squeeze(1) for part in parts]
+            )
             parameter, dim = model.get_parameter(name), parts[0].dim
             _replace(model, name, parameter.detach().index_select(dim, lines.to(parameter.device)).contiguous())
     return _fitted(model)
@@ -31,8 +33,8 @@ def zero_units(model: nn.Module, plan) -> nn.Module:
     with torch.no_grad():
         for unit_set, removed in _planned(model, plan):
             for part in unit_set.slices:
-                blocks = part.blocks(model.get_parameter(part.name), unit_set.count).movedim(part.dim, 0)
-                blocks[removed.to(blocks.device)] = 0
+                of_units = part.view(model.get_parameter(part.name), unit_set.count).movedim(part.dim, 0)
+                of_units[removed.to(of_units.device)] = 0
     return model
 
 
@@ -42,7 +44,7 @@ def resize(model: nn.Module, counts: dict[str, int]) -> nn.Module:
         for name in unit_set.names:
             parts = [part for part in unit_set.slices if part.name == name]
             parameter, shape = model.get_parameter(name), list(model.get_parameter(name).shape)
-            shape[parts[0].dim] = counts[unit_set.key] * sum(part.block for part in parts)
+            shape[parts[0].dim] = counts[unit_set.key] * sum(part.rows_per_unit for part in parts)
             _replace(model, name, torch.empty(shape, dtype=parameter.dtype, device=parameter.device))
     return _fitted(model)
 
@@ -54,8 +56,8 @@ def _fitted(model: nn.Module) -> nn.Module:
         model.config.head_dim = head_dim(model.config)
         model.config.hidden_size = hidden
         model.tie_weights()
-    for block in blocks(model):
-        adapter.fit(block.get_submodule(adapter.attention))
+    for layer in layers(model):
+        adapter.fit(layer.get_submodule(adapter.attention))
     return model
 
 
@@ -85,7 +87,7 @@ def ungroup(model: nn.Module) -> nn.Module:
 
 def all_sets(model: nn.Module):
     """The unit sets of every layer and kind."""
-    for layer in range(len(blocks(model))):
+    for layer in range(len(layers(model))):
         yield from unit_sets(model, layer)
 
 

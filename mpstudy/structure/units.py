@@ -2,8 +2,8 @@
 
 A *head group* is one KV head with the query heads that read it (query head h reads KV head ``h // n_rep``; without
 grouped-query attention it is one head). An *MLP channel* is one hidden neuron. In every coupled parameter the rows (or
-columns) of a unit are one contiguous block, so a unit set is described by a block length per parameter, and a first row
-where a parameter holds several kinds of rows. Which parameters these are is the model family's
+columns) of a unit lie side by side, so a unit set is described by a number of rows per unit, and a first row where a
+parameter holds several kinds of rows. Which parameters these are is the model family's
 (:mod:`mpstudy.structure.families`).
 """
 
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from ..errors import StudyError, check_choice
-from .families import Part, blocks, family
+from . import families
+from .families import Part, family
 
 KINDS = ("attention", "mlp")
 HIDDEN = "hidden"
@@ -23,18 +24,19 @@ HIDDEN = "hidden"
 
 @dataclass(frozen=True)
 class Slice:
-    """A parameter, or from row or column ``start`` on a part of it, cut into one block of ``block`` rows (``dim`` 0) or
-    columns (``dim`` 1) per unit.
+    """A parameter, or from row or column ``start`` on a part of it, cut into ``rows_per_unit`` neighbouring rows
+    (``dim`` 0) or columns (``dim`` 1) for each unit.
     """
 
     name: str  # full parameter name, e.g. "model.layers.3.mlp.down_proj.weight"
     dim: int
-    block: int
+    rows_per_unit: int
     start: int = 0
 
-    def blocks(self, value: torch.Tensor, count: int) -> torch.Tensor:
-        """The slice of ``value`` (of the parameter's shape) as a view in which ``dim`` is (``count``, ``block``)."""
-        return value.narrow(self.dim, self.start, count * self.block).unflatten(self.dim, (count, self.block))
+    def view(self, value: torch.Tensor, count: int) -> torch.Tensor:
+        """The slice of ``value``, a tensor of the parameter's shape, with ``dim`` as (``count``, ``rows_per_unit``)."""
+        shape = (count, self.rows_per_unit)
+        return value.narrow(self.dim, self.start, count * self.rows_per_unit).unflatten(self.dim, shape)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class UnitSet:
     @property
     def width(self) -> int:
         """Channels a unit has on its root (query rows of a head group, 1 for an MLP channel)."""
-        return self.slices[0].block
+        return self.slices[0].rows_per_unit
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,15 @@ class Units:
 
     def __iter__(self):
         return iter(self.sets)
+
+    def __getitem__(self, key: str) -> UnitSet:
+        """The set that scores and masks store under ``key``; an unknown one raises :class:`StudyError`."""
+        check_choice("unit set", key, self._by_key)
+        return self._by_key[key]
+
+    @cached_property
+    def _by_key(self) -> dict[str, UnitSet]:
+        return {unit_set.key: unit_set for unit_set in self.sets}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -103,9 +114,9 @@ def _values(model: nn.Module, name: str) -> torch.Tensor:
 
 def unit_sets(model: nn.Module, layer: int):
     """The head groups and then the MLP channels of a layer, as they are now."""
-    adapter, block = family(model.config), blocks(model)[layer]
+    adapter, module_of = family(model.config), families.layers(model)[layer].get_submodule
     for kind, path, find in (("attention", adapter.attention, adapter.heads), ("mlp", adapter.mlp, adapter.channels)):
-        module, place = block.get_submodule(path), ".".join(filter(None, (adapter.layers, str(layer), path)))
+        module, place = module_of(path), ".".join(filter(None, (adapter.layers, str(layer), path)))
         count, parts = find(module)
         yield UnitSet(layer, kind, count, tuple(part for each in parts for part in _slices(module, place, each)))
 
@@ -113,9 +124,9 @@ def unit_sets(model: nn.Module, layer: int):
 def _slices(module: nn.Module, place: str, part: Part):
     """A part's slice of the weight and, where the units are rows, of the bias."""
     name = f"{place}.{part.layer}"
-    yield Slice(f"{name}.weight", part.dim, part.block, part.start)
+    yield Slice(f"{name}.weight", part.dim, part.rows_per_unit, part.start)
     if part.dim == 0 and module.get_submodule(part.layer).bias is not None:
-        yield Slice(f"{name}.bias", 0, part.block, part.start)
+        yield Slice(f"{name}.bias", 0, part.rows_per_unit, part.start)
 
 
 def hidden_set(model: nn.Module) -> UnitSet:
@@ -129,7 +140,12 @@ def hidden_set(model: nn.Module) -> UnitSet:
     if hasattr(model.get_input_embeddings(), "embed_scale"):
         raise StudyError(f"{refused} embeddings are scaled by their number")
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    parts = [part for layer in range(len(blocks(model))) for units in unit_sets(model, layer) for part in units.slices]
+    parts = [
+        part
+        for layer in range(len(families.layers(model)))
+        for units in unit_sets(model, layer)
+        for part in units.slices
+    ]
     readers, writers = ({part.name.rpartition(".")[0] for part in parts if part.dim == dim} for dim in (0, 1))
     inside, found = f".{family(model.config).attention}.", []
     for name, parameter in model.named_parameters():
@@ -173,7 +189,7 @@ def prunable_units(model: nn.Module, layers: str) -> Units:
     """
     if layers == HIDDEN:
         return Units((hidden_set(model),))
-    chosen = ranges(layers, n_layers := len(blocks(model)))
+    chosen = ranges(layers, n_layers := len(families.layers(model)))
     wanted = {(kind, layer) for kind, of_kind in chosen.items() for layer in of_kind}
     sets = (unit_set for layer in range(n_layers) for unit_set in unit_sets(model, layer))
     return Units(tuple(unit_set for unit_set in sets if (unit_set.kind, unit_set.layer) in wanted))
@@ -199,23 +215,24 @@ def reduce_to_units(
     under grouped-query attention, the fewer are spread evenly over the many.
     """
     if reduction == "sum" and not signed:
-        return sum(_block_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)
-    layers = {}
+        return sum(_unit_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)
+    of_layers = {}
     for part in unit_set.slices:  # the bias of a layer belongs to its rows
         key, sums = (part.name.rpartition(".")[0], part.start), _channel_sums(values[part.name], part, unit_set.count)
-        layers[key] = layers[key] + sums if key in layers else sums
-    widest = max(sums.shape[1] for sums in layers.values())
-    spread = [sums.repeat(1, widest // sums.shape[1]) * (sums.shape[1] / widest) for sums in layers.values()]
+        of_layers[key] = of_layers[key] + sums if key in of_layers else sums
+    widest = max(sums.shape[1] for sums in of_layers.values())
+    spread = [sums.repeat(1, widest // sums.shape[1]) * (sums.shape[1] / widest) for sums in of_layers.values()]
     stacked = torch.stack(spread)
     return REDUCTIONS[reduction](stacked.abs() if signed else stacked).sum(dim=1)
 
 
-def _block_sums(value: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
-    blocks = part.blocks(value, count)
-    return blocks.sum(dim=[dim for dim in range(blocks.dim()) if dim != part.dim], dtype=torch.float32)
+def _unit_sums(value: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
+    """Sums over all but the units, (count,)."""
+    view = part.view(value, count)
+    return view.sum(dim=[dim for dim in range(view.dim()) if dim != part.dim], dtype=torch.float32)
 
 
 def _channel_sums(value: torch.Tensor, part: Slice, count: int) -> torch.Tensor:
-    """Sums over all but the channels, (count, block)."""
-    blocks = part.blocks(value, count).movedim((part.dim, part.dim + 1), (0, 1)).float()
-    return blocks.flatten(2).sum(dim=2) if blocks.dim() > 2 else blocks
+    """Sums over all but the channels, (count, rows_per_unit)."""
+    view = part.view(value, count).movedim((part.dim, part.dim + 1), (0, 1)).float()
+    return view.flatten(2).sum(dim=2) if view.dim() > 2 else view

@@ -118,5 +118,7 @@ def test_packed_and_padded_training_agree(pruned):
 
 
 def test_an_unknown_family_names_the_known_ones_and_the_place():
-    with pytest.raises(StudyError, match="no adapter for model family 'gpt2'; known: gemma, .*mpstudy/families.py"):
+    with pytest.raises(
+        StudyError, match="no adapter for model family 'gpt2'; known: gemma, .*mpstudy/structure/families.py"
+    ):
         families.family(type("Config", (), {"model_type": "gpt2"}))

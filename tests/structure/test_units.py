@@ -51,7 +51,7 @@ def test_slices_without_grouping():
 def test_group_of_query_heads_goes_with_its_kv_head():
     attention = set_named(tiny_llama(heads=6, kv_heads=2), "layers.0.attention")
     assert attention.count == 2 and attention.width == 3 * HEAD
-    assert [part.block for part in attention.slices] == [3 * HEAD, HEAD, HEAD, 3 * HEAD]
+    assert [part.rows_per_unit for part in attention.slices] == [3 * HEAD, HEAD, HEAD, 3 * HEAD]
 
 
 def test_biases_of_the_rows_belong_to_the_units_and_output_biases_do_not():
@@ -70,7 +70,7 @@ def test_unit_g_feeds_the_query_heads_that_read_kv_head_g(heads, kv_heads, proje
         parts = set_named(model, "layers.0.attention").slices
         part = next(part for part in parts if projection in part.name)
         with torch.no_grad():
-            model.get_parameter(part.name)[unit * part.block : (unit + 1) * part.block] = 0
+            model.get_parameter(part.name)[unit * part.rows_per_unit : (unit + 1) * part.rows_per_unit] = 0
         after = head_outputs(model, tokens)
         changed = [h for h in range(heads) if not torch.equal(before[:, :, h], after[:, :, h])]
         assert changed == [h for h in range(heads) if h // (heads // kv_heads) == unit]
@@ -83,7 +83,7 @@ def test_output_columns_of_unit_g_read_the_same_query_heads(kv_heads):
     model = tiny_llama(kv_heads=kv_heads)
     output = set_named(model, "layers.0.attention").slices[-1]
     for unit in range(kv_heads):
-        columns = range(unit * output.block, (unit + 1) * output.block)
+        columns = range(unit * output.rows_per_unit, (unit + 1) * output.rows_per_unit)
         assert {column // HEAD // (4 // kv_heads) for column in columns} == {unit}
 
 
@@ -139,3 +139,12 @@ def test_layer_range_of_another_form(text):
 def test_layer_range_outside_the_model(text):
     with pytest.raises(StudyError, match=f"layers '{text}' are not inside this model's layers 0-29"):
         parse_layers(text, 30)
+
+
+def test_units_are_found_by_the_key_of_scores_and_masks():
+    units = prunable_units(tiny_llama(layers=4), "1-2")
+    for key, count in units.counts.items():
+        assert units[key].key == key and units[key].count == count
+    assert (units["layers.2.mlp"].layer, units["layers.2.mlp"].kind) == (2, "mlp")
+    with pytest.raises(StudyError, match="unknown unit set 'layers.3.mlp'; known: layers.1.attention"):
+        units["layers.3.mlp"]
