@@ -3,11 +3,8 @@
 import json
 import re
 
-import pytest
-
-from mpstudy.runner.fingerprint import package_versions
 from mpstudy.runner.profiles import load_profile
-from mpstudy.runner.reproduce import fingerprints
+from mpstudy.runner.status import status
 from mpstudy.store.paths import REPORTS
 
 HOME = REPORTS / "laptop"
@@ -15,11 +12,16 @@ PROFILE = load_profile("laptop")
 RESULTS = {spec.name: json.loads((HOME / "results" / f"{spec.name}.json").read_text()) for spec in PROFILE.runs}
 
 
-def test_results_carry_the_fingerprint_of_this_code():
-    if any(result["provenance"]["packages"] != package_versions() for result in RESULTS.values()):
-        pytest.skip("other builds of the packages that compute have other fingerprints")
-    prints = fingerprints(PROFILE)
-    assert {name: result["fingerprint"] for name, result in RESULTS.items()} == prints
+def test_every_run_is_current():
+    assert [row for row in status(PROFILE, HOME) if row["state"] != "current"] == []
+
+
+def test_adopted_results_say_what_was_checked_in_the_file_and_on_the_page():
+    page = (HOME / "index.html").read_text()
+    for name, result in RESULTS.items():
+        for entry in result.get("adopted", []):
+            assert entry["fingerprint"] != result["fingerprint"] and entry["checked"]["numbers"] > 0
+            assert entry["computed_under"][:12] in page and f"{name}: {entry['checked']['numbers']} numbers" in page
 
 
 def test_results_come_from_a_clean_tree_on_a_cpu():
