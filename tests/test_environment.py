@@ -25,7 +25,7 @@ DIRECT = [Requirement(line) for line in PROJECT["dependencies"]]
 LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 LOCK = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LOCK_LINES}
 CUDA_LIBRARIES = ("nvidia-", "cuda-", "triton")  # torch pins these itself where it needs them
-TARGETS = "setup data reproduce smoke test test-fast lint lab html verify clean".split()
+TARGETS = "setup data reproduce report smoke test test-fast lint lab html clean".split()
 FROM_AN_OUTER_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PROFILE", "SEEDS", "JOBS", "PYTHON"}
 
 

@@ -10,18 +10,33 @@ from ..errors import StudyError, check_choice
 from ..store.paths import NOTEBOOKS, PROFILES, REPORTS
 
 _MANUALS = {
-    "reproduce": """Execute the notebooks of a profile and write its report.
+    "reproduce": """Execute a profile anew beside its report and compare every number.
+
+The new run goes to reports/reproduced/<profile>; the report itself is only read.
+What is finished is skipped, so a run that was interrupted, even by force, goes on
+where it stopped. Ends with a comparison: how many numbers are equal, within the
+tolerance that the profile states, or outside it, and a page that shows both sides.
+Exit code 1 if one is outside. --quick executes an affordable part and compares it
+with the same rows of the report.
+
+examples:
+  python -m mpstudy reproduce                          the laptop profile
+  python -m mpstudy reproduce --quick                  the part of it that takes minutes
+  python -m mpstudy reproduce --only 20_moreau_pruning one run and those it reads
+  python -m mpstudy reproduce --seeds 1                seed 0 of every run
+  python -m mpstudy reproduce --again                  execute all of it once more""",
+    "report": """Execute the notebooks of a profile and write its report.
 
 What is finished and unchanged is skipped, so a study that was interrupted, even
 by force, goes on where it stopped. Parameters of all runs are checked first; then
 the cost in time, memory and disk is printed; then the work begins.
 
 examples:
-  python -m mpstudy reproduce                          the laptop profile
-  python -m mpstudy reproduce --profile smoke          the smallest one
-  python -m mpstudy reproduce --seeds 10               seeds 0 to 9 in every run
-  python -m mpstudy reproduce --only 20_moreau_pruning one run and those it reads
-  python -m mpstudy reproduce --again                  forget finished results first""",
+  python -m mpstudy report                             the laptop profile
+  python -m mpstudy report --profile smoke             the smallest one
+  python -m mpstudy report --seeds 10                  seeds 0 to 9 in every run
+  python -m mpstudy report --only 20_moreau_pruning    one run and those it reads
+  python -m mpstudy report --again                     forget finished results first""",
     "run": """Execute one notebook with parameters of your own.
 
 The result, the executed notebook and its figures go to reports/custom, or to the
@@ -32,14 +47,6 @@ examples:
   python -m mpstudy run 20_moreau_pruning -p model=meta-llama/Llama-3.2-1B
   python -m mpstudy run 20_moreau_pruning -p seeds=[0,1,2] -p rho=1e-4 --name small_rho
   python -m mpstudy run 10_perturbation_instability -p model=path/to/my/model --reports my_reports""",
-    "verify": """Run the affordable part of a profile again and compare it with its results.
-
-Prints the worst deviation of every compared column beside the tolerance that the
-profile states. Exit code 1 if one is beyond it.
-
-examples:
-  python -m mpstudy verify
-  python -m mpstudy verify --profile laptop --jobs 2""",
     "html": """Write all pages of a profile's report anew, from its notebooks and results.
 
 Executes nothing. Open reports/index.html in a browser afterwards.
@@ -58,11 +65,15 @@ examples:
 
 
 def add_commands(subparsers) -> None:
-    """Add reproduce, run, verify, html and data to an argparse dispatcher."""
-    reproduce = _add(subparsers, "reproduce", "execute a profile's notebooks and write its report", _reproduce)
-    reproduce.add_argument("--seeds", help="a count N (seeds 0 to N-1) or a comma list")
-    reproduce.add_argument("--only", metavar="RUN", help="one run of the profile, with those it needs")
-    reproduce.add_argument("--again", action="store_true", help="execute finished runs anew")
+    """Add reproduce, report, run, html and data to an argparse dispatcher."""
+    reproduce = _add(subparsers, "reproduce", "execute a profile anew and compare it with its report", _reproduce)
+    reproduce.add_argument("--quick", action="store_true", help="execute only the affordable part")
+    report = _add(subparsers, "report", "execute a profile's notebooks and write its report", _report)
+    for command in (reproduce, report):
+        command.add_argument("--seeds", help="a count N (seeds 0 to N-1) or a comma list")
+        command.add_argument("--only", metavar="RUN", help="one run of the profile, with those it needs")
+        command.add_argument("--again", action="store_true", help="execute finished runs anew")
+        command.add_argument("--jobs", type=int, default=1, help="runs at once; they share the threads (default: 1)")
     one = _add(subparsers, "run", "execute one notebook with your own parameters", _run, profile="custom")
     one.add_argument("notebook", help="its name, such as 20_moreau_pruning")
     one.add_argument(
@@ -74,11 +85,8 @@ def add_commands(subparsers) -> None:
         help="a parameter; may be given several times",
     )
     one.add_argument("--name", help="name of the result (default: the notebook's)")
-    verify = _add(subparsers, "verify", "re-run a part and compare it with the results", _verify)
     html = _add(subparsers, "html", "write a report's pages anew", _html)
-    for command in (reproduce, verify):
-        command.add_argument("--jobs", type=int, default=1, help="runs at once; they share the threads (default: 1)")
-    for command in (reproduce, one, verify, html):
+    for command in (reproduce, report, one, html):
         command.add_argument("--reports", type=Path, default=REPORTS, help="folder of all reports (default: reports)")
     _add(subparsers, "data", "fetch and check the inputs", _data, profile=None)
 
@@ -94,19 +102,25 @@ def _add(subparsers, name: str, summary: str, function, profile: str | None = "l
 
 
 def _reproduce(arguments) -> int:
-    from ..runner.profiles import parse_seeds
     from ..runner.reproduce import reproduce
 
-    seeds = None if arguments.seeds is None else parse_seeds(arguments.seeds)
-    reproduce(
-        arguments.profile,
-        seeds=seeds,
-        jobs=arguments.jobs,
-        reports=arguments.reports,
-        only=arguments.only,
-        again=arguments.again,
-    )
+    return 0 if reproduce(arguments.profile, quick=arguments.quick, **_work(arguments)) else 1
+
+
+def _report(arguments) -> int:
+    from ..runner.reproduce import report
+
+    report(arguments.profile, **_work(arguments))
     return 0
+
+
+def _work(arguments) -> dict:
+    """What ``reproduce`` and ``report`` have in common."""
+    from ..runner.profiles import parse_seeds
+
+    seeds = None if arguments.seeds is None else parse_seeds(arguments.seeds)
+    names = ("jobs", "reports", "only", "again")
+    return {"seeds": seeds} | {name: getattr(arguments, name) for name in names}
 
 
 def _run(arguments) -> int:
@@ -136,12 +150,6 @@ def _pair(text: str) -> tuple[str, object]:
     if name == "model" and Path(value).is_dir():  # relative to here, not to where the notebook executes
         return name, str(Path(value).resolve())
     return name, parse_yaml(value)
-
-
-def _verify(arguments) -> int:
-    from ..runner.compare import verify
-
-    return 0 if verify(arguments.profile, reports=arguments.reports, jobs=arguments.jobs) else 1
 
 
 def _html(arguments) -> int:

@@ -26,7 +26,7 @@ def study(tmp_path, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("command", ["reproduce", "run", "verify", "html", "data"])
+@pytest.mark.parametrize("command", ["reproduce", "report", "run", "html", "data"])
 def test_help_is_a_short_manual_with_examples(command, capsys):
     with pytest.raises(SystemExit) as caught:
         call(command, "--help")
@@ -45,7 +45,7 @@ def test_help_is_a_short_manual_with_examples(command, capsys):
         (["run", "powers", "--profile", "huge"], "unknown profile 'huge'"),
         (["reproduce", "--profile", "huge"], "unknown profile 'huge'"),
         (["reproduce", "--seeds", "many"], "seeds must be"),
-        (["verify", "--profile", "huge"], "unknown profile 'huge'"),
+        (["report", "--profile", "huge"], "unknown profile 'huge'"),
         (["html", "--profile", "huge"], "unknown report 'huge'"),
     ],
 )
