@@ -165,6 +165,11 @@ def test_defaults_are_the_laptop_profile_with_its_own_seeds(checkout):
     assert " ".join(planned[-1].split()) == ".venv/bin/python -m mpstudy reproduce --profile laptop --jobs 1"
 
 
+def test_smoke_has_no_report_to_compare_with(checkout):
+    planned = make(checkout, "-n", "smoke").stdout.splitlines()
+    assert " ".join(planned[-1].split()) == ".venv/bin/python -m mpstudy report --profile smoke --jobs 1"
+
+
 @pytest.mark.parametrize("version, found", [("3.9.2", "is 3.9.2."), (None, "is not a working command.")])
 def test_an_unfit_python_is_named_and_makes_nothing(checkout, version, found):
     python = checkout / "some-python"

@@ -268,4 +268,4 @@ def quick_part(profile: Profile) -> Profile:
     )
     if not runs:
         raise StudyError(f"profile {profile.name} has no run with `quick` parameters")
-    return replace(profile, name=f"{profile.name}-quick", runs=runs)
+    return replace(profile, name=f"{profile.name}-quick", description="", runs=runs)

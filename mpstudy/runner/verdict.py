@@ -158,22 +158,17 @@ def _by_column(cells: list[Cell], run: str) -> list[tuple]:
 
 
 def _figures(old_home: Path, home: Path, old: dict, new: dict) -> list[dict]:
-    """The figures of either side; an image is a path as seen from ``home``, or None where a side lacks it."""
-    names = sorted(name for name in {*old["files"], *new["files"]} if name.endswith(".png"))
-    return [
-        {
-            "name": Path(name).stem.replace("_", " "),
-            "same": name in old["files"] and name in new["files"] and _same_bytes(old_home / name, home / name),
-            "sides": [_side("report", old_home, home, name, old), _side("reproduction", home, home, name, new)],
-        }
-        for name in names
-    ]
+    """The figures of either side, each with whether the two are the same picture."""
+    figures = []
+    for name in sorted(name for name in {*old["files"], *new["files"]} if name.endswith(".png")):
+        sides = [_side("report", old_home, home, name), _side("reproduction", home, home, name)]
+        pictures = [(home / side["image"]).read_bytes() for side in sides if side["image"]]
+        same = len(pictures) == 2 and pictures[0] == pictures[1]
+        figures.append({"name": Path(name).stem.replace("_", " "), "same": same, "sides": sides})
+    return figures
 
 
-def _side(title: str, folder: Path, home: Path, name: str, result: dict) -> dict:
-    image = Path(os.path.relpath(folder / name, home)).as_posix() if name in result["files"] else None
+def _side(title: str, folder: Path, home: Path, name: str) -> dict:
+    """A figure in a report folder; its image is a path as seen from ``home``, or None where it is missing."""
+    image = Path(os.path.relpath(folder / name, home)).as_posix() if (folder / name).is_file() else None
     return {"title": title, "image": image, "caption": caption(folder, name.removesuffix(".png"))}
-
-
-def _same_bytes(first: Path, second: Path) -> bool:
-    return first.read_bytes() == second.read_bytes()

@@ -13,6 +13,7 @@ from mpstudy.runner.profiles import (
     parse_seeds,
     parse_yaml,
     quick_part,
+    validate,
     with_seeds,
 )
 
@@ -170,3 +171,10 @@ def test_the_quick_part_has_minutes_of_its_own():
     stated = {spec.name: spec.quick_minutes for spec in profile.runs}
     assert {spec.name: spec.minutes for spec in reduced.runs} == {spec.name: stated[spec.name] for spec in reduced.runs}
     assert sum(spec.minutes for spec in reduced.runs) < sum(spec.minutes for spec in profile.runs) / 4
+
+
+@pytest.mark.slow
+def test_the_bundled_profiles_have_good_parameters():
+    laptop = load_profile("laptop")
+    for profile in (laptop, quick_part(laptop), load_profile("smoke")):
+        validate(profile.runs)

@@ -104,6 +104,10 @@ def test_every_run_is_checked_before_the_first_one_starts(study):
     study.profile([study.run("write"), study.run("read", parameters={"power": "high"})])
     with pytest.raises(StudyError, match="'power' of read must be int"):
         study.report()
+    study.notebook("read", "rho = 0.5", READ)
+    study.profile([study.run("write"), study.run("read", parameters={"rho": -1.0})])
+    with pytest.raises(StudyError, match="rho must be"):
+        study.report()
     assert not study.home.exists()
 
 

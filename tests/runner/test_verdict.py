@@ -190,6 +190,23 @@ def test_a_tolerance_of_no_column_is_an_error_before_any_work(tmp_path, executed
     assert executed == [] and not (study.reports / "reproduced").exists()
 
 
+def test_a_figure_that_one_side_lacks_is_said_to_be_missing(tmp_path):
+    old, new = tmp_path / "tiny", tmp_path / "reproduced/tiny"
+    for home, pictures in ((old, {"a": b"1", "b": b"1"}), (new, {"a": b"2", "c": b"1"})):
+        (home / "figures").mkdir(parents=True)
+        for name, content in pictures.items():
+            (home / f"figures/{name}.png").write_bytes(content)
+    files = [{"files": [f"figures/{name}.png" for name in names] + ["run.html"]} for names in ("ab", "ac")]
+    shown = [
+        (f["name"], f["same"], *(side["image"] for side in f["sides"])) for f in verdict._figures(old, new, *files)
+    ]
+    assert shown == [
+        ("a", False, "../../tiny/figures/a.png", "figures/a.png"),
+        ("b", False, "../../tiny/figures/b.png", None),
+        ("c", False, None, "figures/c.png"),
+    ]
+
+
 def test_the_terminal_names_twenty_at_most(tmp_path, capsys):
     cells = [Cell("run", "t", (("seed", i),), "x", 1.0, 2.0, "outside", {"rel": 0.5}) for i in range(23)]
     assert not verdict.tell(tmp_path, cells)
