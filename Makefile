@@ -12,7 +12,7 @@ SEED_OPTION = $(if $(strip $(SEEDS)),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data reproduce smoke bench test test-fast lint lab html verify lock clean
+.PHONY: help setup data reproduce report smoke bench test test-fast lint lab html lock clean
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=VALUE ...]'
@@ -52,17 +52,17 @@ data: $(READY) ## Fetch the model and the texts, check them against data/MANIFES
 
 # --- The study ----------------------------------------------------------------------------------------------
 
-reproduce: data ## Run the whole study of PROFILE; a second run only does what is missing
+reproduce: data ## Run PROFILE anew beside its report and compare every number; goes on where it stopped
 	$(RUN) reproduce --profile $(PROFILE) $(SEED_OPTION) --jobs $(JOBS)
 
+report: data ## Write the report of PROFILE: run what is missing or has changed
+	$(RUN) report --profile $(PROFILE) $(SEED_OPTION) --jobs $(JOBS)
+
 smoke: data ## Run a small version of the whole study in minutes
-	$(RUN) reproduce --profile smoke $(SEED_OPTION) --jobs $(JOBS)
+	$(RUN) report --profile smoke $(SEED_OPTION) --jobs $(JOBS)
 
 html: $(READY) ## Write the HTML and index pages of PROFILE again from its executed notebooks
 	$(RUN) html --profile $(PROFILE)
-
-verify: data ## Run PROFILE again and compare with the committed results
-	$(RUN) verify --profile $(PROFILE)
 
 bench: data ## Measure Moreau steps, LoRA recovery and pruned layers beside baselines
 	$(VENV) -m benchmarks
@@ -115,7 +115,7 @@ lock: ## Choose all versions anew: pyproject.toml -> requirements.lock and envir
 	sed -n '/^#/!s/^/      - /p' requirements.lock >> environment.yml
 	@echo "Wrote requirements.lock and environment.yml; now run: make test"
 
-GENERATED = .venv data/cache reports/smoke reports/interactive reports/*/checkpoints reports/*/work \
+GENERATED = .venv data/cache reports/smoke reports/interactive reports/reproduced reports/*/checkpoints reports/*/work \
 	.pytest_cache .ruff_cache *.egg-info
 
 clean: ## Remove .venv, downloads, caches and uncommitted reports; committed reports stay

@@ -27,7 +27,7 @@ DIRECT = [Requirement(line) for lines in GROUPS.values() for line in lines]
 LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 LOCK = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LOCK_LINES}
 CUDA_LIBRARIES = ("nvidia-", "cuda-", "triton")  # torch pins these itself where it needs them
-TARGETS = "setup data reproduce smoke test test-fast lint lab html verify clean".split()
+TARGETS = "setup data reproduce report smoke test test-fast lint lab html clean".split()
 FROM_AN_OUTER_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PROFILE", "SEEDS", "JOBS", "PYTHON"}
 
 
@@ -184,6 +184,11 @@ def test_variables_reach_the_runner(checkout):
 def test_defaults_are_the_laptop_profile_with_its_own_seeds(checkout):
     planned = make(checkout, "-n", "reproduce").stdout.splitlines()
     assert " ".join(planned[-1].split()) == ".venv/bin/python -m mpstudy reproduce --profile laptop --jobs 1"
+
+
+def test_smoke_has_no_report_to_compare_with(checkout):
+    planned = make(checkout, "-n", "smoke").stdout.splitlines()
+    assert " ".join(planned[-1].split()) == ".venv/bin/python -m mpstudy report --profile smoke --jobs 1"
 
 
 @pytest.mark.parametrize("version, found", [("3.9.2", "is 3.9.2."), (None, "is not a working command.")])

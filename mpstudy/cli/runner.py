@@ -10,6 +10,23 @@ from ..store.paths import NOTEBOOKS, PROFILES, REPORTS
 from .inputs import add_command, needs_checkout
 
 _REPRODUCE = """
+Execute a profile anew beside its report and compare every number.
+
+The new run goes to reports/reproduced/<profile>; the report itself is only read.
+What is finished is skipped, so a run that was interrupted, even by force, goes on
+where it stopped. Ends with a comparison: how many numbers are equal, within the
+tolerance that the profile states, or outside it, and a page that shows both sides.
+Exit code 1 if one is outside. --quick executes an affordable part and compares it
+with the same rows of the report.
+
+examples:
+  python -m mpstudy reproduce                          the laptop profile
+  python -m mpstudy reproduce --quick                  the part of it that takes minutes
+  python -m mpstudy reproduce --only 20_moreau_pruning one run and those it reads
+  python -m mpstudy reproduce --seeds 1                seed 0 of every run
+  python -m mpstudy reproduce --again                  execute all of it once more
+"""
+_REPORT = """
 Execute the notebooks of a profile and write its report.
 
 What is finished and unchanged is skipped, so a study that was interrupted, even
@@ -17,11 +34,11 @@ by force, goes on where it stopped. Parameters of all runs are checked first; th
 the cost in time, memory and disk is printed; then the work begins.
 
 examples:
-  python -m mpstudy reproduce                          the laptop profile
-  python -m mpstudy reproduce --profile smoke          the smallest one
-  python -m mpstudy reproduce --seeds 10               seeds 0 to 9 in every run
-  python -m mpstudy reproduce --only 20_moreau_pruning one run and those it reads
-  python -m mpstudy reproduce --again                  forget finished results first
+  python -m mpstudy report                             the laptop profile
+  python -m mpstudy report --profile smoke             the smallest one
+  python -m mpstudy report --seeds 10                  seeds 0 to 9 in every run
+  python -m mpstudy report --only 20_moreau_pruning    one run and those it reads
+  python -m mpstudy report --again                     forget finished results first
 """
 _RUN = """
 Execute one notebook with parameters of your own.
@@ -35,15 +52,19 @@ examples:
   python -m mpstudy run 20_moreau_pruning -p seeds=[0,1,2] -p rho=1e-4 --name small_rho
   python -m mpstudy run 10_perturbation_instability -p model=path/to/my/model --reports my_reports
 """
-_VERIFY = """
-Run the affordable part of a profile again and compare it with its results.
+_ADOPT = """
+Give stale results today's fingerprint where nothing that they compute has changed.
 
-Prints the worst deviation of every compared column beside the tolerance that the
-profile states. Exit code 1 if one is beyond it.
+Executes the affordable part of the profile (as reproduce --quick does) and compares
+it to the last bit, timings apart, with the report, or with --against FOLDER: results
+of the same part that the earlier code gave on this machine. Only if every number is
+equal are the stale runs stamped; they keep the old fingerprint, the commit that they
+were computed under and what was checked, in their files and on the page. Runs
+without an affordable part stay stale: `report` executes them.
 
 examples:
-  python -m mpstudy verify
-  python -m mpstudy verify --profile laptop --jobs 2
+  python -m mpstudy adopt
+  python -m mpstudy adopt --against earlier/reports/reproduced/laptop-quick
 """
 _HTML = """
 Write all pages of a profile's report anew, from its notebooks and results.
@@ -68,16 +89,26 @@ examples:
 def add_commands(commands) -> None:
     """Add this module's commands to an argparse sub-parser collection."""
     _add_reproduce(commands)
+    _add_report(commands)
     _add_run(commands)
-    _add_verify(commands)
+    _add_adopt(commands)
     _add_html(commands)
     add_command(commands, "data", "fetch and check the inputs", _DATA, _data)
 
 
 def _add_reproduce(commands) -> None:
-    parser = add_command(
-        commands, "reproduce", "execute a profile's notebooks and write its report", _REPRODUCE, _reproduce
-    )
+    about = "execute a profile anew and compare it with its report"
+    parser = add_command(commands, "reproduce", about, _REPRODUCE, _reproduce)
+    parser.add_argument("--quick", action="store_true", help="execute only the affordable part")
+    _add_work(parser)
+
+
+def _add_report(commands) -> None:
+    _add_work(add_command(commands, "report", "execute a profile's notebooks and write its report", _REPORT, _report))
+
+
+def _add_work(parser) -> None:
+    """What ``reproduce`` and ``report`` have in common."""
     parser.add_argument("--seeds", help="a count N (seeds 0 to N-1) or a comma list")
     parser.add_argument("--only", metavar="RUN", help="one run of the profile, with those it needs")
     parser.add_argument("--again", action="store_true", help="execute finished runs anew")
@@ -100,8 +131,9 @@ def _add_run(commands) -> None:
     _add_profile(parser, "custom")
 
 
-def _add_verify(commands) -> None:
-    parser = add_command(commands, "verify", "re-run a part and compare it with the results", _VERIFY, _verify)
+def _add_adopt(commands) -> None:
+    parser = add_command(commands, "adopt", "stamp results that an exact re-run of a part confirms", _ADOPT, _adopt)
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="results of the part by the earlier code")
     _add_profile(parser)
     _add_jobs(parser)
 
@@ -120,19 +152,32 @@ def _add_jobs(parser) -> None:
 
 
 @needs_checkout
-def _reproduce(options) -> None:
-    from ..runner.profiles import parse_seeds
+def _reproduce(options) -> int:
     from ..runner.reproduce import reproduce
 
+    return 0 if reproduce(options.profile, quick=options.quick, **_work(options)) else 1
+
+
+@needs_checkout
+def _report(options) -> None:
+    from ..runner.reproduce import report
+
+    report(options.profile, **_work(options))
+
+
+def _work(options) -> dict:
+    """The options that ``reproduce`` and ``report`` have in common."""
+    from ..runner.profiles import parse_seeds
+
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
-    reproduce(
-        options.profile,
-        seeds=seeds,
-        jobs=options.jobs,
-        reports=options.reports,
-        only=options.only,
-        again=options.again,
-    )
+    return {"seeds": seeds} | {name: getattr(options, name) for name in ("jobs", "reports", "only", "again")}
+
+
+@needs_checkout
+def _adopt(options) -> None:
+    from ..runner.adopt import adopt
+
+    adopt(options.profile, against=options.against, jobs=options.jobs, reports=options.reports)
 
 
 @needs_checkout
@@ -162,13 +207,6 @@ def _pair(text: str) -> tuple[str, object]:
     if name == "model" and Path(value).is_dir():  # relative to here, not to where the notebook executes
         return name, str(Path(value).resolve())
     return name, parse_yaml(value)
-
-
-@needs_checkout
-def _verify(options) -> int:
-    from ..runner.compare import verify
-
-    return 0 if verify(options.profile, reports=options.reports, jobs=options.jobs) else 1
 
 
 @needs_checkout

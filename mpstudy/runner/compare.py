@@ -1,146 +1,162 @@
-"""Run the affordable part of a profile again and compare it with the committed results.
+"""Compare every number of two results of one run: pure functions of what the results hold.
 
-Each run that has ``verify`` parameters is executed with them through the same unit of work, in a temporary
-folder with an empty cache of computed values. Its rows are joined with the committed rows of the same table
-on every column that holds no float (and on float columns whose tolerance is ``exact``); the columns that
-have a tolerance in the profile are compared, all others, such as timings, are not.
+The rows of a table are joined on the columns that name them: those that hold no float and have no tolerance of their
+own, and those whose tolerance is `exact`. Every other cell is compared or has a reason not to be.
 """
 
-import json
-import tempfile
+import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import StudyError
-from ..store.paths import PROFILES, REPORTS
-from .profiles import for_verify, load_profile
-from .reproduce import result_file, run_profile
+from .tolerances import EQUAL, KEY, Tolerances
+
+COMPARED = ("equal", "within", "outside")
+REASONS = {
+    "timing": "timings and memory",
+    "sentence": "sentences made of compared numbers",
+    "pooled": "over other seeds or methods than here",
+    "unmatched": "without a counterpart in the report",
+}
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The worst deviation of one column; ``limit`` and ``worst`` are in the unit that ``kind`` names."""
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of the report (``old``) beside that of the new run (``new``).
+
+    ``row`` holds the names and values of the columns that name the row. ``status`` is one of ``COMPARED`` or a key of
+    ``REASONS``; ``bound`` is the tolerance it was compared with. A table, row or column that only one side has is one
+    cell that is outside, and a row of names alone is one that is equal; ``column`` is empty where it is not a column.
+    """
 
     run: str
     table: str
+    row: tuple[tuple[str, object], ...]
     column: str
-    matched: int
-    rows: int
-    kind: str
-    limit: float
-    worst: float
-
-    @property
-    def good(self) -> bool:
-        return self.worst <= self.limit
+    old: object
+    new: object
+    status: str
+    bound: dict | str | None = None
 
 
-def verify(name: str, *, reports: Path = REPORTS, folder: Path = PROFILES, jobs: int = 1) -> bool:
-    """Re-run and compare; print the worst deviation of every column, return whether all are within bounds.
+def compare(old: dict, new: dict, tolerances: Tolerances, whole: bool = True) -> list[Cell]:
+    """The cells of two results of one run.
 
-    Raises StudyError where there is nothing to compare: no ``verify`` runs, no tolerances, no committed
-    result, no matching row.
+    A ``whole`` new result must have every table and row of the old one and the same parameters. Of a part, such as
+    fewer seeds, only what both have is compared.
     """
-    profile = for_verify(load_profile(name, folder))
-    if not any(tolerance != "exact" for tolerance in profile.tolerances.values()):
-        raise StudyError(f"profile {name} states no tolerances, so nothing could be compared")
-    committed = {spec.name: _load(result_file(Path(reports) / name, spec.name)) for spec in profile.runs}
-    with tempfile.TemporaryDirectory(prefix="mpstudy-verify-") as temporary:
-        fresh = Path(temporary) / "reports"
-        run_profile(profile, fresh, jobs=jobs, environment={"MPSTUDY_COMPUTED": str(Path(temporary) / "computed")})
-        found = [
-            line
-            for spec in profile.runs
-            for line in compare(
-                spec.name,
-                committed[spec.name]["tables"],
-                _load(result_file(fresh / name, spec.name))["tables"],
-                profile.tolerances,
-            )
+    run, cells = new["run"], []
+    if whole:
+        cells += [
+            Cell(run, "parameters", (), name, old["parameters"].get(name), new["parameters"].get(name), "outside")
+            for name in old["parameters"] | new["parameters"]
+            if old["parameters"].get(name) != new["parameters"].get(name)
         ]
-    _print(found)
-    return all(line.good for line in found)
+    for table in old["tables"] | new["tables"]:
+        before, after = (result["tables"].get(table, {}).get("rows") for result in (old, new))
+        if before and after:
+            seeds = [result["parameters"].get("seeds", []) for result in (old, new)]
+            cells += _Table(run, table, tolerances, whole, *seeds).compare(before, after)
+        elif after or whole:
+            cells.append(Cell(run, table, (), "", _rows(before), _rows(after), "outside"))
+    return cells
 
 
-def compare(run: str, committed: dict, fresh: dict, tolerances: dict) -> list[Comparison]:
-    """Compare the tables of one run; StudyError if not a single row of it could be compared."""
-    found = []
-    for table, content in fresh.items():
-        if table not in committed:
-            raise StudyError(f"{run}: the committed result has no table {table!r}")
-        found += _compare_table(run, table, committed[table]["rows"], content["rows"], tolerances)
-    if not any(line.matched for line in found):
-        raise StudyError(f"{run}: no row of the new run matches a committed one, so nothing was compared")
-    return found
+def _rows(rows: list | None) -> str:
+    return f"a table of {len(rows)}" if rows else "no such table"
 
 
-def _compare_table(
-    run: str, table: str, committed: list[dict], fresh: list[dict], tolerances: dict
-) -> list[Comparison]:
-    bounded = {column: bound for column, bound in tolerances.items() if column in fresh[0] and bound != "exact"}
-    if not bounded:
-        return []
-    keys = _key_columns(committed + fresh, bounded, tolerances)
-    known = {}
-    for row in committed:
-        key = tuple(row.get(column) for column in keys)
-        if key in known:
-            raise StudyError(
-                f"{run}, table {table}: two committed rows share {dict(zip(keys, key, strict=True))}; "
-                f"a float column that tells them apart needs the tolerance `exact`"
-            )
-        known[key] = row
-    pairs = [(known[key], row) for row in fresh if (key := tuple(row.get(column) for column in keys)) in known]
-    lines = []
-    for column, bound in bounded.items():
-        ((kind, limit),) = bound.items()
-        worst = max((_deviation(old[column], new[column], kind) for old, new in pairs), default=0.0)
-        lines.append(Comparison(run, table, column, len(pairs), len(fresh), kind, limit, worst))
-    return lines
+@dataclass(frozen=True)
+class _Table:
+    """One table to compare; ``old_seeds`` and ``new_seeds`` are those of the two runs."""
+
+    run: str
+    name: str
+    tolerances: Tolerances
+    whole: bool
+    old_seeds: list
+    new_seeds: list
+
+    def compare(self, old: list[dict], new: list[dict]) -> list[Cell]:
+        keys = self._keys(old + new)
+        before, after = self._by_key(old, keys), self._by_key(new, keys)
+        shared = [column for column in new[0] if column in old[0] and column not in keys]
+        cells = [self._one_sided(column, column in old[0]) for column in sorted(old[0].keys() ^ new[0].keys())]
+        for key, row in after.items():
+            if key in before:
+                cells += [self._cell(key, column, before[key], row) for column in shared] or [self._row(key, "equal")]
+            elif self.whole:
+                cells.append(self._row(key, "outside", in_old=False))
+            else:
+                cells += [Cell(self.run, self.name, key, column, None, row[column], "unmatched") for column in shared]
+        if self.whole:
+            cells += [self._row(key, "outside", in_new=False) for key in before if key not in after]
+        return cells
+
+    def _one_sided(self, column: str, in_old: bool) -> Cell:
+        """The cell that stands for a column which only one side has."""
+        status = self.tolerances.skips(self.name, column, self.whole) or "outside"
+        sides = _side(in_old, "column"), _side(not in_old, "column")
+        return Cell(self.run, self.name, (), column, *sides, status)
+
+    def _row(self, key: tuple, status: str, *, in_old: bool = True, in_new: bool = True) -> Cell:
+        """The cell that stands for a whole row."""
+        return Cell(self.run, self.name, key, "", _side(in_old, "row"), _side(in_new, "row"), status)
+
+    def _keys(self, rows: list[dict]) -> list[str]:
+        """The columns that name a row; a column that only one side has names none."""
+        floats = {column for row in rows for column, value in row.items() if isinstance(value, float)}
+        stated = {column: self.tolerances.of(self.name, column) for column in rows[0] if column in rows[-1]}
+        skipped = {column for column in stated if self.tolerances.skips(self.name, column, whole=True)}
+        return [
+            column
+            for column, tolerance in stated.items()
+            if tolerance == KEY or (tolerance is None and column not in floats | skipped)
+        ]
+
+    def _by_key(self, rows: list[dict], keys: list[str]) -> dict[tuple, dict]:
+        """The rows by their names; StudyError where two have the same."""
+        found = {}
+        for row in rows:
+            key = tuple((column, row[column]) for column in keys)
+            if key in found:
+                raise StudyError(
+                    f"{self.run}, table {self.name}: two rows are named {dict(key)}; "
+                    f"a column that tells them apart needs the tolerance `exact`"
+                )
+            found[key] = row
+        return found
+
+    def _cell(self, key: tuple, column: str, old: dict, new: dict) -> Cell:
+        reason = self.tolerances.skips(self.name, column, self.whole)
+        if not reason and not self.whole and self._follows_another_seed(new):
+            reason = "pooled"
+        bound = self.tolerances.of(self.name, column) or self.tolerances.default
+        status = reason or _status(old[column], new[column], bound)
+        return Cell(self.run, self.name, key, column, old[column], new[column], status, None if reason else bound)
+
+    def _follows_another_seed(self, row: dict) -> bool:
+        """Whether the row depends on the seed after its own, and the two runs have different ones there."""
+        depends = any(row.get(column) == value for column, value in self.tolerances.next_seed.items())
+        return depends and _after(row.get("seed"), self.old_seeds) != _after(row.get("seed"), self.new_seeds)
 
 
-def _key_columns(rows: list[dict], bounded: dict, tolerances: dict) -> list[str]:
-    """The columns that say which observation a row is."""
-    floats = {column for row in rows for column, value in row.items() if isinstance(value, float)}
-    return [
-        column
-        for column in rows[0]
-        if column not in bounded and (column not in floats or tolerances.get(column) == "exact")
-    ]
+def _side(there: bool, what: str) -> str:
+    return f"a {what}" if there else f"no such {what}"
 
 
-def _deviation(old: float | None, new: float | None, kind: str) -> float:
-    """Absolute or relative difference; a value missing on one side only is infinitely far away."""
-    if old is None or new is None:
-        return 0.0 if old is new else float("inf")
-    difference = abs(new - old)
-    if kind == "abs" or difference == 0:
-        return difference
-    return difference / abs(old) if old else float("inf")
+def _after(seed, seeds: list):
+    """The seed after ``seed`` in a list that begins anew at its end."""
+    return seeds[(seeds.index(seed) + 1) % len(seeds)] if seed in seeds else None
 
 
-def _load(file: Path) -> dict:
-    if not file.is_file():
-        raise StudyError(f"no committed result {file.stem!r} in {file.parent} to compare with")
-    return json.loads(file.read_text(encoding="utf-8"))
+def _status(old, new, bound: dict | str) -> str:
+    if old == new or (_is_number(old) and _is_number(new) and math.isnan(old) and math.isnan(new)):
+        return "equal"
+    if bound == EQUAL or not (_is_number(old) and _is_number(new)):
+        return "outside"
+    limit = bound.get("abs", 0.0) + bound.get("rel", 0.0) * abs(old)
+    return "within" if abs(new - old) <= limit else "outside"
 
 
-def _print(lines: list[Comparison]) -> None:
-    rows = [("run", "table", "column", "rows", "worst", "allowed", "")]
-    for line in lines:
-        verdict = "not compared" if not line.matched else "ok" if line.good else "BEYOND"
-        worst = f"{line.worst:.2g} {line.kind}" if line.matched else "–"
-        rows.append(
-            (
-                line.run,
-                line.table,
-                line.column,
-                f"{line.matched}/{line.rows}",
-                worst,
-                f"{line.limit:g}",
-                verdict,
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+def _is_number(value) -> bool:
+    return type(value) in (int, float)

@@ -27,13 +27,13 @@ def write_pages(home: Path, description: str = "") -> Path:
     runs = [_run_view(home, result) for result in results]
     page = home / "index.html"
     page.write_text(
-        _render(
+        render(
             "profile.html.j2",
             profile=home.name,
             description=description,
             runs=runs,
             shown_first=sorted(runs, key=lambda run: not run["needs"]),
-            facts=_facts(results),
+            facts=provenance(results),
             total=duration(_total(results)),
         ),
         encoding="utf-8",
@@ -46,7 +46,7 @@ def load_results(home: Path) -> list[dict]:
     """The finished results in a profile's report folder, by run name; StudyError if there is none."""
     files = sorted((home / "results").glob("*.json"))
     if not files:
-        raise StudyError(f"no finished results in {home}; run `python -m mpstudy reproduce --profile {home.name}`")
+        raise StudyError(f"no finished results in {home}; run `python -m mpstudy report --profile {home.name}`")
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
@@ -63,7 +63,7 @@ def write_notebook_page(notebook: Path, page: Path) -> None:
     )
     body, _ = exporter.from_filename(str(notebook))
     title, _ = _title(notebook)
-    page.write_text(_render("notebook.html.j2", title=title, notebook=notebook.name, body=body), encoding="utf-8")
+    page.write_text(render("notebook.html.j2", title=title, notebook=notebook.name, body=body), encoding="utf-8")
 
 
 def rebuild(home: Path, description: str = "") -> Path:
@@ -91,10 +91,11 @@ def _write_studies(reports: Path) -> None:
                 }
             )
     if studies:
-        (reports / "index.html").write_text(_render("studies.html.j2", studies=studies), encoding="utf-8")
+        (reports / "index.html").write_text(render("studies.html.j2", studies=studies), encoding="utf-8")
 
 
-def _render(template: str, **values) -> str:
+def render(template: str, **values) -> str:
+    """A page from one of the templates."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -133,7 +134,7 @@ def _run_view(home: Path, result: dict) -> dict:
 def _figure(home: Path, name: str, files: set[str]) -> dict:
     stem = name.removesuffix(".png")
     others = [(suffix.upper(), f"{stem}.{suffix}") for suffix in ("pdf", "png", "csv") if f"{stem}.{suffix}" in files]
-    return {"image": name, "caption": _caption(home, stem), "others": others}
+    return {"image": name, "caption": caption(home, stem), "others": others}
 
 
 def _table(home: Path, name: str, files: set[str]) -> dict:
@@ -143,7 +144,7 @@ def _table(home: Path, name: str, files: set[str]) -> dict:
     numeric = [all(re.match(r"[-+−]?[\d.]|$|nan", row[i]) for row in rows if i < len(row)) for i in range(len(header))]
     others = [(suffix.upper(), f"{stem}.{suffix}") for suffix in ("csv", "tex", "md") if f"{stem}.{suffix}" in files]
     return {
-        "caption": _caption(home, stem),
+        "caption": caption(home, stem),
         "header": list(zip(header, numeric, strict=True)),
         "rows": [list(zip(row, numeric, strict=False)) for row in rows[:MAX_ROWS]],
         "hidden": max(0, len(rows) - MAX_ROWS),
@@ -151,7 +152,8 @@ def _table(home: Path, name: str, files: set[str]) -> dict:
     }
 
 
-def _caption(home: Path, stem: str) -> str:
+def caption(home: Path, stem: str) -> str:
+    """The caption of a figure or table, or else its name."""
     text = home / f"{stem}.txt"
     return text.read_text(encoding="utf-8").strip() if text.is_file() else Path(stem).name.replace("_", " ")
 
@@ -172,7 +174,7 @@ def _undress(markdown: str) -> str:
     return re.sub(r"[*`]|\[|\]\([^)]*\)", "", markdown).strip()
 
 
-def _facts(results: list[dict]) -> list[tuple[str, str]]:
+def provenance(results: list[dict]) -> list[tuple[str, str]]:
     """The provenance block; where runs differ, every value that occurs."""
     facts = [result["provenance"] for result in results]
     versions = [f"{name} {number}" for fact in facts for name, number in fact["packages"].items() if number]

@@ -7,31 +7,35 @@ A profile is a flat YAML file in ``notebooks/profiles``::
     memory_gb: 6              # peak of one kernel
     disk_gb: 2                # needed free space
     reference_seconds: 0.5    # the speed probe on the machine the minutes were measured on
-    tolerances:               # for `verify`: compared columns; `exact` makes a float column a key of the rows
+    tolerances:               # of compared columns, and lists of what is not compared: see `tolerances.py`
+      default: {rel: 0.01}
       ratio: exact
-      perplexity: {rel: 0.01}
+    timings: [seconds]
     runs:
       - name: 20_moreau_pruning
         notebook: 20_moreau_pruning
         minutes: 20           # measured on the reference machine
         needs: []             # names of runs whose results it reads
         parameters: {seeds: [0, 1, 2]}
-        verify: {seeds: [0]}  # what `verify` changes to stay cheap; leave out what it cannot afford
-        verify_minutes: 7     # what is then left of the minutes
+        quick: {seeds: [0]}   # what `reproduce --quick` changes to stay cheap; leave out what it cannot afford
+        quick_minutes: 7      # what is then left of the minutes
 """
 
 import ast
 import json
 import math
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
 from ..errors import StudyError, check_choice
 from ..store.paths import PROFILES
+from .tolerances import Tolerances
 
+_COMPARISON = {"tolerances": dict, "timings": list, "sentences": list, "pooled": list, "next_seed": dict}
 _PROFILE = {
     "description": str,
     "threads": int,
@@ -39,36 +43,35 @@ _PROFILE = {
     "disk_gb": float,
     "reference_seconds": float,
     "runs": list,
-    "tolerances": dict,
-}
+} | _COMPARISON
 _RUN = {
     "name": str,
     "notebook": str,
     "minutes": float,
     "needs": list,
     "parameters": dict,
-    "verify": dict,
-    "verify_minutes": float,
+    "quick": dict,
+    "quick_minutes": float,
 }
-_OPTIONAL = {"tolerances", "needs", "parameters", "verify", "verify_minutes"}
+_OPTIONAL = {*_COMPARISON, "needs", "parameters", "quick", "quick_minutes"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a notebook with every one of its parameters. ``verify`` overrides some of them, or is None."""
+    """One run: a notebook with every one of its parameters. ``quick`` overrides some of them, or is None."""
 
     name: str
     notebook: Path
     parameters: dict
     minutes: float = 0.0
     needs: tuple[str, ...] = ()
-    verify: dict | None = None
-    verify_minutes: float = 0.0
+    quick: dict | None = None
+    quick_minutes: float = 0.0
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What one ``reproduce`` makes, and the cost it states before it starts."""
+    """What one report holds, and the cost it states before it starts."""
 
     name: str
     runs: tuple[Run, ...]
@@ -77,7 +80,7 @@ class Profile:
     memory_gb: float = 0.0
     disk_gb: float = 0.0
     reference_seconds: float = 0.0
-    tolerances: dict = field(default_factory=dict)
+    tolerances: Tolerances = Tolerances()
 
 
 class _Loader(yaml.SafeLoader):
@@ -132,6 +135,13 @@ def merge_parameters(notebook: Path, overrides: dict) -> dict:
     """The notebook's defaults with ``overrides``, after every strict check (names, types, meaning)."""
     from . import checks
 
+    parameters = typed_parameters(notebook, overrides)
+    checks.validate(parameters)
+    return parameters
+
+
+def typed_parameters(notebook: Path, overrides: dict) -> dict:
+    """The notebook's defaults with ``overrides``, their names and types checked, in milliseconds."""
     defaults = notebook_parameters(notebook)
     for name in overrides:
         check_choice(f"parameter of {notebook.stem}", name, defaults)
@@ -142,8 +152,15 @@ def merge_parameters(notebook: Path, overrides: dict) -> dict:
     seeds = parameters.get("seeds", [])
     if len(set(seeds)) != len(seeds):
         raise StudyError(f"parameter 'seeds' of {notebook.stem} names a seed twice: {seeds}")
-    checks.validate(parameters)
     return parameters
+
+
+def validate(runs: Iterable[Run]) -> None:
+    """Check what the parameters of ``runs`` mean, which may import torch; StudyError for the first that is no good."""
+    from . import checks
+
+    for run in runs:
+        checks.validate(run.parameters)
 
 
 def _typed(what: str, value, default):
@@ -165,40 +182,39 @@ def _typed(what: str, value, default):
 
 
 def load_profile(name: str, folder: Path = PROFILES) -> Profile:
-    """Read and check ``<folder>/<name>.yaml`` with all of its runs. Notebooks lie beside ``folder``."""
+    """Read ``<folder>/<name>.yaml`` with all of its runs; checks names and types. Notebooks lie beside ``folder``."""
     check_choice("profile", name, [file.stem for file in folder.glob("*.yaml")])
     raw = _checked(f"profile {name}", parse_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8")), _PROFILE)
     runs = []
     for index, entry in enumerate(raw.pop("runs"), start=1):
-        runs.append(_spec(_checked(f"profile {name}, run {index}", entry, _RUN), folder.parent, runs))
+        runs.append(_run(_checked(f"profile {name}, run {index}", entry, _RUN), folder.parent, runs))
     if not runs:
         raise StudyError(f"profile {name}: runs must not be empty")
-    for column, tolerance in raw.get("tolerances", {}).items():
-        _check_tolerance(name, column, tolerance)
-    return Profile(name=name, runs=tuple(runs), **raw)
+    tolerances = Tolerances.read(name, {key: raw.pop(key) for key in _COMPARISON if key in raw})
+    return Profile(name=name, runs=tuple(runs), tolerances=tolerances, **raw)
 
 
-def _spec(entry: dict, notebooks: Path, before: list[Run]) -> Run:
+def _run(entry: dict, notebooks: Path, before: list[Run]) -> Run:
     """One run of a profile; it may need only runs that stand ``before`` it, so there are no cycles."""
-    name, known = check_name(entry["name"]), {spec.name: spec for spec in before}
+    name, known = check_name(entry["name"]), {run.name: run for run in before}
     if name in known:
         raise StudyError(f"two runs have the name {name!r}")
     for needed in entry.get("needs", []):
         check_choice(f"run in needs of {name} (must stand before it)", needed, known)
-        if "verify" in entry and known[needed].verify is None:
-            raise StudyError(f"run {name} has `verify` but needs {needed}, which has none")
+        if "quick" in entry and known[needed].quick is None:
+            raise StudyError(f"run {name} has `quick` but needs {needed}, which has none")
     notebook = notebooks / f"{entry['notebook']}.ipynb"
-    parameters = merge_parameters(notebook, entry.get("parameters", {}))
-    if "verify" in entry:
-        merge_parameters(notebook, parameters | entry["verify"])
+    parameters = typed_parameters(notebook, entry.get("parameters", {}))
+    if "quick" in entry:
+        typed_parameters(notebook, parameters | entry["quick"])
     return Run(
         name,
         notebook,
         parameters,
         minutes=entry["minutes"],
         needs=tuple(entry.get("needs", [])),
-        verify=entry.get("verify"),
-        verify_minutes=entry.get("verify_minutes", entry["minutes"]),
+        quick=entry.get("quick"),
+        quick_minutes=entry.get("quick_minutes", entry["minutes"]),
     )
 
 
@@ -224,13 +240,6 @@ def _checked(what: str, raw, schema: dict) -> dict:
     return typed
 
 
-def _check_tolerance(profile: str, column: str, tolerance) -> None:
-    exact = tolerance == "exact"
-    bound = isinstance(tolerance, dict) and len(tolerance) == 1 and next(iter(tolerance)) in ("rel", "abs")
-    if not exact and not (bound and all(type(x) in (int, float) and x >= 0 for x in tolerance.values())):
-        raise StudyError(f"profile {profile}: tolerance of {column} must be `exact`, `{{rel: x}}` or `{{abs: x}}`")
-
-
 def parse_seeds(text: str) -> list[int]:
     """``"3"`` -> [0, 1, 2]; ``"4,7"`` -> [4, 7] (``"4,"`` is the one seed 4)."""
     try:
@@ -244,28 +253,24 @@ def parse_seeds(text: str) -> list[int]:
 
 def with_seeds(profile: Profile, seeds: list[int]) -> Profile:
     """The profile with other seeds in every run that has a parameter ``seeds``; its minutes scale along."""
-    return replace(profile, runs=tuple(_reseeded(spec, seeds) for spec in profile.runs))
+    return replace(profile, runs=tuple(_reseeded(run, seeds) for run in profile.runs))
 
 
-def _reseeded(spec: Run, seeds: list[int]) -> Run:
-    if "seeds" not in spec.parameters:
-        return spec
-    parameters = merge_parameters(spec.notebook, spec.parameters | {"seeds": seeds})
-    minutes = spec.minutes * len(seeds) / len(spec.parameters["seeds"])
-    return replace(spec, parameters=parameters, minutes=minutes)
+def _reseeded(run: Run, seeds: list[int]) -> Run:
+    if "seeds" not in run.parameters:
+        return run
+    parameters = typed_parameters(run.notebook, run.parameters | {"seeds": seeds})
+    minutes = run.minutes * len(seeds) / len(run.parameters["seeds"])
+    return replace(run, parameters=parameters, minutes=minutes)
 
 
-def for_verify(profile: Profile) -> Profile:
-    """The runs that can be verified, with their reduced parameters; StudyError if there is none."""
+def quick_part(profile: Profile) -> Profile:
+    """The affordable part, as a profile ``<name>-quick``: runs with ``quick`` parameters; StudyError if none has."""
     runs = tuple(
-        replace(
-            spec,
-            parameters=merge_parameters(spec.notebook, spec.parameters | spec.verify),
-            minutes=spec.verify_minutes,
-        )
-        for spec in profile.runs
-        if spec.verify is not None
+        replace(run, parameters=typed_parameters(run.notebook, run.parameters | run.quick), minutes=run.quick_minutes)
+        for run in profile.runs
+        if run.quick is not None
     )
     if not runs:
-        raise StudyError(f"profile {profile.name} has no run with `verify` parameters")
-    return replace(profile, runs=runs)
+        raise StudyError(f"profile {profile.name} has no run with `quick` parameters")
+    return replace(profile, name=f"{profile.name}-quick", description="", runs=runs)

@@ -18,15 +18,16 @@ from pathlib import Path
 
 from ..errors import StudyError, check_choice
 from ..store.paths import PROFILES, REPORTS
-from . import machine, pages
+from . import machine, pages, verdict
+from .compare import compare
 from .execute import execute
-from .profiles import Profile, Run, load_profile, with_seeds
+from .profiles import Profile, Run, load_profile, quick_part, validate, with_seeds
 from .progress import Progress, duration
 from .prose import refresh
 from .status import identities, load_result, reasons_of, result_file
 
 
-def reproduce(
+def report(
     name: str,
     *,
     seeds: list[int] | None = None,
@@ -36,20 +37,53 @@ def reproduce(
     again: bool = False,
     folder: Path = PROFILES,
 ) -> list[str]:
-    """Execute what is missing of a profile; returns the names of the runs that were executed.
+    """Execute what is missing of a profile's report; returns the names of the runs that were executed.
 
     ``seeds`` replaces the parameter of that name in every run; ``only`` limits the work to one run and what
     it needs; ``again`` first forgets the finished results; ``jobs`` runs share the profile's threads. Raises
     StudyError on any bad input before the first notebook starts, and after a notebook that failed.
     """
-    profile = load_profile(name, folder)
-    if seeds is not None:
-        profile = with_seeds(profile, seeds)
-    if only is not None:
-        profile = _with_needs(profile, only)
+    profile = _selected(load_profile(name, folder), seeds, only)
     executed = run_profile(profile, Path(reports).resolve(), jobs=jobs, again=again)
     print_page(Path(reports), profile.name)
     return executed
+
+
+def reproduce(
+    name: str,
+    *,
+    quick: bool = False,
+    seeds: list[int] | None = None,
+    jobs: int = 1,
+    reports: Path = REPORTS,
+    only: str | None = None,
+    again: bool = False,
+    folder: Path = PROFILES,
+) -> bool:
+    """Execute a profile beside its report, compare the two, and return whether every number agrees.
+
+    All is written to ``reproduced/<profile>`` in ``reports``, with computed values of its own, or to
+    ``reproduced/<profile>-quick`` where ``quick`` executes the affordable part. Of a part, and of other ``seeds``,
+    the rows that the report has too are compared. The other arguments and errors are those of :func:`report`.
+    """
+    declared = load_profile(name, folder)
+    profile = _selected(quick_part(declared) if quick else declared, seeds, only)
+    old_home, reproduced = Path(reports).resolve() / name, Path(reports).resolve() / "reproduced"
+    home = reproduced / profile.name
+    old = verdict.load(old_home, [run.name for run in declared.runs])
+    profile.tolerances.check_names(old.values())
+    run_profile(profile, reproduced, jobs=jobs, again=again, computed=home / "computed")
+    new = verdict.load(home, [run.name for run in profile.runs])
+    whole = not quick and seeds is None
+    cells = [cell for run, result in new.items() for cell in compare(old[run], result, profile.tolerances, whole)]
+    verdict.write_page(old_home, home, cells, old, new)
+    return verdict.tell(home, cells)
+
+
+def _selected(profile: Profile, seeds: list[int] | None, only: str | None) -> Profile:
+    if seeds is not None:
+        profile = with_seeds(profile, seeds)
+    return profile if only is None else _with_needs(profile, only)
 
 
 def print_page(reports: Path, profile: str) -> None:
@@ -63,15 +97,22 @@ def run_profile(
     *,
     jobs: int = 1,
     again: bool = False,
-    environment: dict[str, str] | None = None,
+    computed: Path | None = None,
 ) -> list[str]:
-    """As :func:`reproduce`, for a profile already loaded; ``environment`` is added to each kernel's."""
+    """As :func:`report`, for a profile already loaded.
+
+    With a folder ``computed`` no value is used that was computed elsewhere; ``again`` empties it.
+    """
     if jobs < 1:
         raise StudyError(f"jobs must be at least 1, not {jobs}")
-    home = reports / profile.name
+    home, known = reports / profile.name, identities(profile)
+    environment = {"MPSTUDY_COMPUTED": str(computed)} if computed else {}
+    if again or _due(profile, home, known):  # what has a result had good parameters
+        validate(profile.runs)
     with _locked(home):
-        known = identities(profile)
         due = list(profile.runs) if again else _due(profile, home, known)
+        if again and computed:
+            shutil.rmtree(computed, ignore_errors=True)
         if due:
             estimates = _announce(profile, due, home, jobs)
             for spec in due:  # an outdated result must not be read or shown, and `again` survives a kill
@@ -79,7 +120,7 @@ def run_profile(
             threads = max(1, profile.threads // jobs)
 
             def unit(spec: Run, work: Path) -> None:
-                execute(spec, home, work, known[spec.name], threads, estimates[spec.name], environment or {})
+                execute(spec, home, work, known[spec.name], threads, estimates[spec.name], environment)
 
             _execute_all(due, home, unit, estimates, jobs)
         else:

@@ -8,6 +8,7 @@ from helpers.tiny_study import TinyStudy
 
 from mpstudy.cli import runner
 from mpstudy.errors import StudyError
+from mpstudy.store.paths import REPORTS
 
 
 def call(*words: str) -> int:
@@ -26,7 +27,7 @@ def study(tmp_path, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("command", ["reproduce", "run", "verify", "html", "data"])
+@pytest.mark.parametrize("command", ["reproduce", "report", "run", "html", "data"])
 def test_help_is_a_short_manual_with_examples(command, capsys):
     with pytest.raises(SystemExit) as caught:
         call(command, "--help")
@@ -45,7 +46,7 @@ def test_help_is_a_short_manual_with_examples(command, capsys):
         (["run", "powers", "--profile", "huge"], "unknown profile 'huge'"),
         (["reproduce", "--profile", "huge"], "unknown profile 'huge'"),
         (["reproduce", "--seeds", "many"], "seeds must be"),
-        (["verify", "--profile", "huge"], "unknown profile 'huge'"),
+        (["report", "--profile", "huge"], "unknown profile 'huge'"),
         (["html", "--profile", "huge"], "unknown report 'huge'"),
     ],
 )
@@ -53,6 +54,15 @@ def test_bad_input_is_named_before_anything_is_written(study, words, message):
     with pytest.raises(StudyError, match=message.replace("[", r"\[")):
         call(*words, "--reports", str(study.reports))
     assert not study.reports.exists()
+
+
+@pytest.mark.parametrize("agrees, code", [(True, 0), (False, 1)])
+def test_reproduce_exits_with_its_verdict(monkeypatch, agrees, code):
+    calls = []
+    monkeypatch.setattr("mpstudy.runner.reproduce.reproduce", lambda name, **rest: calls.append((name, rest)) or agrees)
+    assert call("reproduce", "--quick", "--seeds", "2", "--only", "x", "--jobs", "3", "--again") == code
+    wanted = {"quick": True, "seeds": [0, 1], "only": "x", "jobs": 3, "again": True, "reports": REPORTS}
+    assert calls == [("laptop", wanted)]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from mpstudy.runner.reproduce import reproduce
+from mpstudy.runner.reproduce import report, reproduce
 from mpstudy.store.paths import ROOT
 
 
@@ -52,7 +52,10 @@ class TinyStudy:
         } | more
         (self.profiles / "tiny.yaml").write_text(yaml.safe_dump(content))
 
-    def reproduce(self, name: str = "tiny", **more) -> list[str]:
+    def report(self, name: str = "tiny", **more) -> list[str]:
+        return report(name, reports=self.reports, folder=self.profiles, **more)
+
+    def reproduce(self, name: str = "tiny", **more) -> bool:
         return reproduce(name, reports=self.reports, folder=self.profiles, **more)
 
     def result(self, name: str) -> dict:
@@ -61,7 +64,7 @@ class TinyStudy:
     def script(self, code: str) -> list[str]:
         """The command that executes ``code`` in a process of its own."""
         head = (
-            "import os, sys, pathlib\nfrom mpstudy.runner.reproduce import reproduce\n"
+            "import os, sys, pathlib\nfrom mpstudy.runner.reproduce import report, reproduce\n"
             f"REPORTS, PROFILES = pathlib.Path({str(self.reports)!r}), pathlib.Path({str(self.profiles)!r})\n"
         )
         return [sys.executable, "-c", head + code]

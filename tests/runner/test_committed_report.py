@@ -3,6 +3,7 @@
 import json
 import re
 
+from mpstudy.runner.compare import compare
 from mpstudy.runner.profiles import load_profile
 from mpstudy.runner.status import status
 from mpstudy.store.paths import REPORTS
@@ -48,3 +49,19 @@ def test_links_of_the_index_exist():
     for page in (REPORTS / "index.html", HOME / "index.html"):
         links = re.findall(r'(?:href|src)="([^"#:]+)"', page.read_text())
         assert links and [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_cell_can_be_compared():
+    PROFILE.tolerances.check_names(RESULTS.values())
+    for result in RESULTS.values():
+        assert {cell.status for cell in compare(result, result, PROFILE.tolerances)} <= {"equal", "timing", "sentence"}
+
+
+def test_the_tolerances_tell_another_perplexity_from_another_processor():
+    """Two processors with other kernels were 1e-5 of the value apart; methods that are told apart, a per cent."""
+    old = RESULTS["20_moreau_pruning"]
+    for factor, expected in ((1 + 1e-5, "within"), (1.01, "outside")):
+        rows = [row | {"perplexity": row["perplexity"] * factor} for row in old["tables"]["perplexity"]["rows"]]
+        new = old | {"tables": old["tables"] | {"perplexity": {"rows": rows}}}
+        cells = [c for c in compare(old, new, PROFILE.tolerances) if (c.table, c.column) == ("perplexity",) * 2]
+        assert len(cells) == len(rows) and {cell.status for cell in cells} == {expected}

@@ -7,12 +7,13 @@ from mpstudy.errors import StudyError
 from mpstudy.runner.fingerprint import fingerprint, library_files
 from mpstudy.runner.profiles import (
     Run,
-    for_verify,
     load_profile,
     merge_parameters,
     notebook_parameters,
     parse_seeds,
     parse_yaml,
+    quick_part,
+    validate,
     with_seeds,
 )
 
@@ -91,9 +92,9 @@ def test_bad_profiles_are_refused(study, change, message):
 
 def test_unknown_profile_and_run_are_named(study):
     with pytest.raises(StudyError, match="unknown profile 'huge'; known: tiny"):
-        study.reproduce("huge")
+        study.report("huge")
     with pytest.raises(StudyError, match="unknown run 'nothing'; known: read, write"):
-        study.reproduce(only="nothing")
+        study.report(only="nothing")
 
 
 def test_yaml_reads_exponents_as_numbers():
@@ -164,9 +165,16 @@ def test_the_runner_itself_is_in_no_fingerprint(study):
     assert names == {"record.py", "memory.py", "errors.py", "paths.py"}
 
 
-def test_what_is_verified_has_minutes_of_its_own():
+def test_the_quick_part_has_minutes_of_its_own():
     profile = load_profile("laptop")
-    reduced = for_verify(profile)
-    stated = {spec.name: spec.verify_minutes for spec in profile.runs}
+    reduced = quick_part(profile)
+    stated = {spec.name: spec.quick_minutes for spec in profile.runs}
     assert {spec.name: spec.minutes for spec in reduced.runs} == {spec.name: stated[spec.name] for spec in reduced.runs}
     assert sum(spec.minutes for spec in reduced.runs) < sum(spec.minutes for spec in profile.runs) / 4
+
+
+@pytest.mark.slow
+def test_the_bundled_profiles_have_good_parameters():
+    laptop = load_profile("laptop")
+    for profile in (laptop, quick_part(laptop), load_profile("smoke")):
+        validate(profile.runs)

@@ -16,7 +16,7 @@ from mpstudy.runner import machine
 from mpstudy.runner.execute import needs_hub
 from mpstudy.runner.profiles import load_profile
 from mpstudy.runner.publish import scrub
-from mpstudy.runner.reproduce import _announce, _locked, reproduce
+from mpstudy.runner.reproduce import _announce, _locked, report
 from mpstudy.store.paths import ROOT
 
 WRITE = """
@@ -45,7 +45,7 @@ def study(tmp_path):
 
 @pytest.mark.slow
 def test_a_study_runs_once_and_then_not_again(study, capsys):
-    assert study.reproduce() == ["write", "read"]
+    assert study.report() == ["write", "read"]
     log = capsys.readouterr().out
     assert log.count("write: squares: 3 in ") == 1 and "tiny: 2 of 2 runs to execute" in log
     write, read = study.result("write"), study.result("read")
@@ -77,22 +77,22 @@ def test_a_study_runs_once_and_then_not_again(study, capsys):
     assert os.listdir(study.home / "work") == [".lock"]
 
     page = (study.home / "index.html").read_bytes()
-    assert study.reproduce() == []
+    assert study.report() == []
     assert "nothing to do" in capsys.readouterr().out and (study.home / "index.html").read_bytes() == page
 
     (study.home / "figures/write/curve.png").unlink()  # a missing figure is made again, with all that reads its run
-    assert study.reproduce() == ["write", "read"]
+    assert study.report() == ["write", "read"]
     study.notebook("read", "power = 1", READ + "\nprint('changed')")
-    assert study.reproduce() == ["read"]
-    assert study.reproduce(only="write", again=True) == ["write"]
-    assert study.reproduce() == ["read"], "the result it had read is another one now"
+    assert study.report() == ["read"]
+    assert study.report(only="write", again=True) == ["write"]
+    assert study.report() == ["read"], "the result it had read is another one now"
 
 
 @pytest.mark.slow
 def test_a_second_run_imports_nothing_heavy(study):
-    study.reproduce(only="write")
+    study.report(only="write")
     script = study.script(
-        "reproduce('tiny', reports=REPORTS, folder=PROFILES, only='write')\n"
+        "report('tiny', reports=REPORTS, folder=PROFILES, only='write')\n"
         "print([name for name in ('torch', 'papermill', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run(script, capture_output=True, text=True, env=study.environment, check=True)
@@ -103,7 +103,11 @@ def test_a_second_run_imports_nothing_heavy(study):
 def test_every_run_is_checked_before_the_first_one_starts(study):
     study.profile([study.run("write"), study.run("read", parameters={"power": "high"})])
     with pytest.raises(StudyError, match="'power' of read must be int"):
-        study.reproduce()
+        study.report()
+    study.notebook("read", "rho = 0.5", READ)
+    study.profile([study.run("write"), study.run("read", parameters={"rho": -1.0})])
+    with pytest.raises(StudyError, match="rho must be"):
+        study.report()
     assert not study.home.exists()
 
 
@@ -122,7 +126,7 @@ def test_every_run_is_checked_before_the_first_one_starts(study):
 def test_a_failed_notebook_leaves_no_result(study, code, message):
     study.notebook("write", "seeds = [1]", "print('here')\n" + code)
     with pytest.raises(StudyError, match=message):
-        study.reproduce()
+        study.report()
     assert not list(study.home.glob("results/*")) and not list(study.home.glob("*.ipynb"))
     (kept,) = study.home.glob("work/write/*/notebook.ipynb")
     assert "print('here')" in "".join(json.loads(kept.read_text())["cells"][-2]["source"])
@@ -132,7 +136,7 @@ def test_a_failed_notebook_leaves_no_result(study, code, message):
 def test_a_notebook_must_finish(study):
     study.notebook("write", "seeds = [1]", "pass", finish="")
     with pytest.raises(StudyError, match="without `run.finish"):
-        study.reproduce()
+        study.report()
 
 
 @pytest.mark.slow
@@ -141,7 +145,7 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_results(study, tmp_path):
     marker = tmp_path / "cell-is-running"
     wait = f"\nimport pathlib, time\npathlib.Path({str(marker)!r}).touch()\ntime.sleep(3)\n"
     study.notebook("write", "seeds = [0, 1, 2]\npower = 2.0", WRITE + wait)
-    script = study.script("reproduce('tiny', reports=REPORTS, folder=PROFILES, only='write')")
+    script = study.script("report('tiny', reports=REPORTS, folder=PROFILES, only='write')")
     process = subprocess.Popen(script, env=study.environment, stdout=subprocess.DEVNULL)
     while not marker.exists():
         assert process.poll() is None
@@ -161,13 +165,13 @@ def deadly(source, target):
     count += str(target).startswith(str(REPORTS))
     replace(source, target)
 os.replace = deadly
-reproduce('tiny', reports=REPORTS, folder=PROFILES)"""),
+report('tiny', reports=REPORTS, folder=PROFILES)"""),
             env=study.environment,
             stdout=subprocess.DEVNULL,
         )
         assert killed.returncode == -signal.SIGKILL and not list(study.home.glob("results/*.json"))
-    assert study.reproduce() == ["write", "read"]
-    whole = reproduce("tiny", reports=tmp_path / "undisturbed", folder=study.profiles)
+    assert study.report() == ["write", "read"]
+    whole = report("tiny", reports=tmp_path / "undisturbed", folder=study.profiles)
     assert whole == ["write", "read"]
     for name in whole:
         other = json.loads((tmp_path / f"undisturbed/tiny/results/{name}.json").read_text())
@@ -192,20 +196,20 @@ while not pathlib.Path({str(tmp_path)!r}, {other!r}).exists():
     time.sleep(0.05)""",
         )
     study.profile([study.run("one"), study.run("two")], threads=2)
-    assert study.reproduce(jobs=2) == ["one", "two"]
+    assert study.report(jobs=2) == ["one", "two"]
     assert study.result("one")["provenance"]["threads"] == 1
 
 
 def test_a_report_folder_has_one_runner_at_a_time(study):
     with _locked(study.home), pytest.raises(StudyError, match="another process"):
-        study.reproduce()
+        study.report()
 
 
 def test_a_full_disk_is_refused(study, monkeypatch):
     study.profile([study.run("write")], disk_gb=3.0)
     monkeypatch.setattr(machine, "free_disk_gb", lambda folder: 0.5)
     with pytest.raises(StudyError, match="no disk space: tiny needs 3 GB free, 0.50 GB are"):
-        study.reproduce()
+        study.report()
 
 
 def test_little_memory_is_a_warning(study, monkeypatch, capsys):

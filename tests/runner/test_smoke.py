@@ -12,9 +12,9 @@ from mpstudy.store.paths import ROOT
 pytestmark = pytest.mark.slow
 
 
-def reproduce(reports) -> str:
+def report(reports) -> str:
     """Run the smoke profile into ``reports``; its log."""
-    command = [sys.executable, "-m", "mpstudy", "reproduce", "--profile", "smoke", "--reports", str(reports)]
+    command = [sys.executable, "-m", "mpstudy", "report", "--profile", "smoke", "--reports", str(reports)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -23,7 +23,7 @@ def reproduce(reports) -> str:
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     reports = tmp_path_factory.mktemp("reports")
-    return reports, reproduce(reports)
+    return reports, report(reports)
 
 
 def test_every_notebook_gives_a_result(smoke):
@@ -64,5 +64,5 @@ def test_figures_and_tables_exist_in_every_format(smoke):
 def test_a_second_run_executes_nothing(smoke):
     reports = smoke[0]
     before = {file: file.stat().st_mtime_ns for file in (reports / "smoke" / "results").iterdir()}
-    assert "nothing to do" in reproduce(reports)
+    assert "nothing to do" in report(reports)
     assert {file: file.stat().st_mtime_ns for file in before} == before
