@@ -195,8 +195,20 @@ def provenance(results: list[dict]) -> list[tuple[str, str]]:
         "System": [f"{fact['platform']}, Python {fact['python']}" for fact in facts],
         "Packages": [f"mpstudy {fact['mpstudy']}" for fact in facts] + versions,
         "Code": revisions,
+        "Adopted": [_adopted(result["run"], entry) for result in results for entry in result.get("adopted", [])],
     }
     return [(name, text) for name, values in rows.items() if (text := _unique(values))]
+
+
+def _adopted(run: str, entry: dict) -> str:
+    """What was checked when a result got a new fingerprint without being computed again."""
+    checked = entry["checked"]
+    return (
+        f"{run}: {checked['numbers']} numbers of a part, computed again by code {checked['by']['revision'][:12]}, are "
+        f"equal to the last bit to those of {checked['against']['revision'][:12]} on {checked['against']['cpu']}; "
+        f"so the results, computed under {entry['computed_under'][:12]}, stand for this code since {entry['adopted']} "
+        f"(fingerprint then {entry['fingerprint'][:12]})"
+    )
 
 
 def _unique(values) -> str:

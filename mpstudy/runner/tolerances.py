@@ -4,12 +4,13 @@ Every entry names a column, or one of one table as ``table.column``, which count
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import StudyError, check_choice
 
 KEY, EQUAL = "exact", "equal"  # a float column that names its row; a result in words, truth values or whole numbers
 BOUNDS = {"rel", "abs"}
+ZERO = {"abs": 0.0}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Tolerances:
         if not whole and {table, f"{table}.{column}"} & set(self.pooled):
             return "pooled"
         return None
+
+    def to_the_bit(self) -> "Tolerances":
+        """The same where numbers must be equal."""
+        exact = {column: tolerance if tolerance in (KEY, EQUAL) else ZERO for column, tolerance in self.columns.items()}
+        return replace(self, columns=exact, default=ZERO)
 
     def check_names(self, results: Iterable[dict]) -> None:
         """StudyError for an entry that names nothing in the tables of ``results``."""
