@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..inputs.content import contents
 from ..inputs.names import model_type
-from ..store.reach import Library, library
+from ..store.reach import Library, library, texts
 from ..store.versions import versions_of
 from .profiles import Run, is_parameters, read_cells
 
@@ -26,7 +26,7 @@ def identity(run: Run, threads: int, needs: dict[str, str], code: Library | None
     code = code or library()
     models = [run.parameters[name] for name in ("model",) if run.parameters.get(name)]
     models += run.parameters.get("references", [])
-    named = set(_texts(run.parameters))
+    named = set(texts(run.parameters))
     cells = code.cells(code_cells(run.notebook), run.notebook.name)
     reached = code.reached(cells, named | {kind for name in models if (kind := model_type(name))})
     return {
@@ -111,11 +111,3 @@ def _plain(source: list[str] | str) -> str:
     """A cell's source with IPython's ``%`` and ``!`` lines emptied, so that it is Python."""
     lines = "".join(source).splitlines()
     return "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in lines)
-
-
-def _texts(value) -> list[str]:
-    """All texts in the values of parameters."""
-    if isinstance(value, str):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for part in parts for text in _texts(part)]
