@@ -1,5 +1,6 @@
 """The commands that make, check and show the study."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -45,6 +46,16 @@ examples:
   python -m mpstudy verify
   python -m mpstudy verify --profile laptop --jobs 2
 """
+_STATUS = """
+Say which results of a profile still belong to the code and data as they are.
+
+A line for each run (current, stale or missing), and below it why it is stale: the
+definition, parameter, input or version that changed. Executes nothing.
+
+examples:
+  python -m mpstudy status --profile laptop
+  python -m mpstudy status --json
+"""
 _HTML = """
 Write all pages of a profile's report anew, from its notebooks and results.
 
@@ -70,6 +81,7 @@ def add_commands(commands) -> None:
     _add_reproduce(commands)
     _add_run(commands)
     _add_verify(commands)
+    _add_status(commands)
     _add_html(commands)
     add_command(commands, "data", "fetch and check the inputs", _DATA, _data)
 
@@ -104,6 +116,12 @@ def _add_verify(commands) -> None:
     parser = add_command(commands, "verify", "re-run a part and compare it with the results", _VERIFY, _verify)
     _add_profile(parser)
     _add_jobs(parser)
+
+
+def _add_status(commands) -> None:
+    parser = add_command(commands, "status", "say which results are current, and why others are not", _STATUS, _status)
+    _add_profile(parser)
+    parser.add_argument("--json", action="store_true", help="print a list of objects with run, state and reasons")
 
 
 def _add_html(commands) -> None:
@@ -166,6 +184,20 @@ def _verify(options) -> int:
     from ..runner.compare import verify
 
     return 0 if verify(options.profile, reports=options.reports, jobs=options.jobs) else 1
+
+
+def _status(options) -> None:
+    from ..runner.profiles import load_profile
+    from ..runner.status import status
+
+    rows = status(load_profile(options.profile, meaning=False), options.reports / options.profile)
+    if options.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    for row in rows:
+        print(f"{row['run']}: {row['state']}")
+        for reason in row["reasons"]:
+            print(f"  {reason}")
 
 
 def _html(options) -> None:

@@ -128,10 +128,8 @@ def read_cells(path: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-def merge_parameters(notebook: Path, overrides: dict) -> dict:
-    """The notebook's defaults with ``overrides``, after every strict check (names, types, meaning)."""
-    from . import checks
-
+def merge_parameters(notebook: Path, overrides: dict, *, meaning: bool = True) -> dict:
+    """The notebook's defaults with ``overrides``, after every strict check (names, types, and their ``meaning``)."""
     defaults = notebook_parameters(notebook)
     for name in overrides:
         check_choice(f"parameter of {notebook.stem}", name, defaults)
@@ -142,7 +140,10 @@ def merge_parameters(notebook: Path, overrides: dict) -> dict:
     seeds = parameters.get("seeds", [])
     if len(set(seeds)) != len(seeds):
         raise StudyError(f"parameter 'seeds' of {notebook.stem} names a seed twice: {seeds}")
-    checks.validate(parameters)
+    if meaning:
+        from . import checks
+
+        checks.validate(parameters)
     return parameters
 
 
@@ -164,13 +165,16 @@ def _typed(what: str, value, default):
     return value
 
 
-def load_profile(name: str, folder: Path = PROFILES) -> Profile:
-    """Read and check ``<folder>/<name>.yaml`` with all of its runs. Notebooks lie beside ``folder``."""
+def load_profile(name: str, folder: Path = PROFILES, *, meaning: bool = True) -> Profile:
+    """Read and check ``<folder>/<name>.yaml`` with all of its runs. Notebooks lie beside ``folder``.
+
+    ``meaning``: whether the values of parameters are checked too, which takes models' configs and heavy imports.
+    """
     check_choice("profile", name, [file.stem for file in folder.glob("*.yaml")])
     raw = _checked(f"profile {name}", parse_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8")), _PROFILE)
     runs = []
     for index, entry in enumerate(raw.pop("runs"), start=1):
-        runs.append(_spec(_checked(f"profile {name}, run {index}", entry, _RUN), folder.parent, runs))
+        runs.append(_spec(_checked(f"profile {name}, run {index}", entry, _RUN), folder.parent, runs, meaning))
     if not runs:
         raise StudyError(f"profile {name}: runs must not be empty")
     for column, tolerance in raw.get("tolerances", {}).items():
@@ -178,7 +182,7 @@ def load_profile(name: str, folder: Path = PROFILES) -> Profile:
     return Profile(name=name, runs=tuple(runs), **raw)
 
 
-def _spec(entry: dict, notebooks: Path, before: list[Run]) -> Run:
+def _spec(entry: dict, notebooks: Path, before: list[Run], meaning: bool) -> Run:
     """One run of a profile; it may need only runs that stand ``before`` it, so there are no cycles."""
     name, known = check_name(entry["name"]), {spec.name: spec for spec in before}
     if name in known:
@@ -188,9 +192,9 @@ def _spec(entry: dict, notebooks: Path, before: list[Run]) -> Run:
         if "verify" in entry and known[needed].verify is None:
             raise StudyError(f"run {name} has `verify` but needs {needed}, which has none")
     notebook = notebooks / f"{entry['notebook']}.ipynb"
-    parameters = merge_parameters(notebook, entry.get("parameters", {}))
+    parameters = merge_parameters(notebook, entry.get("parameters", {}), meaning=meaning)
     if "verify" in entry:
-        merge_parameters(notebook, parameters | entry["verify"])
+        merge_parameters(notebook, parameters | entry["verify"], meaning=meaning)
     return Run(
         name,
         notebook,
