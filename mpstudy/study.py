@@ -15,12 +15,15 @@ from . import memory, pruners
 from .errors import check_choice
 from .evaluation import perplexity
 from .inputs import corpora, models
+from .sparse import METHODS, UPDATES
 from .sparse.importance import ELEMENTWISE, element_scores
 from .sparse.masks import Target
-from .sparse.sequential import prune_layers
+from .sparse.sequential import check_method, prune_layers
+from .stability.arithmetic import arithmetic
 from .store import digests
 from .store.cache import Step, cached_file, cached_json
 from .structure import surgery
+from .structure.families import family
 from .structure.plan import Plan, make_plan
 from .structure.scores import Scores
 from .structure.units import Units, prunable_units
@@ -130,9 +133,12 @@ class Study:
         """
         batches, wanted, scored = self.batches(sample), Target.parse(target), method in ELEMENTWISE
         kind = "masked" if scored else method
+        check_method(kind, update)
+        used = [METHODS[kind], UPDATES[update], *([ELEMENTWISE[method]] if scored else [])]
+        functions = tuple(each.function for each in used if each.function)
         step = self._step(
             "sparse",
-            (prune_layers, element_scores, perplexity.perplexity),
+            (prune_layers, element_scores, perplexity.perplexity, *functions),
             tokens=[*batches, *self.texts.values()],
             settings={"method": method, "kind": kind, "settings": settings, "update": update, "target": str(wanted)}
             | {"layers": self.layers, "calibration": [list(batch.shape) for batch in batches]},
@@ -169,14 +175,14 @@ class Study:
         """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluation.perplexity.perplexity`)."""
         found = {}
         for name, windows in self.texts.items():
-            step = Step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows)
+            step = self._step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows)
             found[name] = cached_json(step, partial(perplexity.perplexity, model, windows))
         return found
 
     def divergence(self, first, second, corpus: str) -> dict:
         """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`)."""
         windows = self.texts[corpus]
-        step = Step("divergence", (perplexity.divergence,), models=(first, second), tokens=windows)
+        step = self._step("divergence", (perplexity.divergence,), models=(first, second), tokens=windows)
         return cached_json(step, partial(perplexity.divergence, first, second, windows))
 
     def zero_shot(self, model, tasks: list[str], limit: int) -> list[dict]:
@@ -185,7 +191,7 @@ class Study:
 
         known = {"tasks": tasks, "items": [zeroshot.content(task, limit) for task in tasks]}
         known |= {"tokenizer": digests.tokenizer_digest(self.tokenizer)}
-        step = Step("zeroshot", (zeroshot.evaluate_tasks,), models=(model,), settings=known)
+        step = self._step("zeroshot", (zeroshot.evaluate_tasks,), models=(model,), settings=known)
         work = partial(zeroshot.evaluate_tasks, model, self.tokenizer, tasks, limit=limit)
         return cached_json(step, lambda: {"rows": work()})["rows"]
 
@@ -204,9 +210,12 @@ class Study:
         adapter = cached_file(step, lora.Adapter, partial(lora.train_adapter, model, *encoded, **options))
         return lora.merge_adapter(model, adapter, base=base["weights"]), adapter
 
-    def _step(self, kind: str, code: tuple[Callable, ...], *, models=None, tokens=(), settings: dict) -> Step:
-        """A step on this study's model, or on ``models``, whose family is one of the names it uses."""
-        return Step(kind, code, models or (self.model,), tokens, settings, names=(self.model.config.model_type,))
+    def _step(self, kind: str, code: tuple[Callable, ...], *, models=None, tokens=(), settings: dict | None = None):
+        """A step on this study's model, or on ``models``. What a pruned or emulated model computes depends also on the
+        adapter of its family, which is one of the names used, and on the emulation.
+        """
+        names = (self.model.config.model_type,)
+        return Step(kind, (*code, family, arithmetic), models or (self.model,), tokens, settings or {}, names)
 
 
 def timed(work: Callable, device) -> Timed:

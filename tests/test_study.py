@@ -1,6 +1,7 @@
 """A study computes each thing once for what it depends on, and never changes its model."""
 
 import copy
+import functools
 import math
 
 import pytest
@@ -54,6 +55,7 @@ def calls(monkeypatch):
     def count(module, name):
         function = getattr(module, name)
 
+        @functools.wraps(function)
         def counted(*arguments, **more):
             counts[name] += 1
             return function(*arguments, **more)

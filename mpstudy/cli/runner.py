@@ -1,5 +1,6 @@
 """The commands that make, check and show the study."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -66,6 +67,16 @@ examples:
   python -m mpstudy adopt
   python -m mpstudy adopt --against earlier/reports/reproduced/laptop-quick
 """
+_STATUS = """
+Say which results of a profile still belong to the code and data as they are.
+
+A line for each run (current, stale or missing), and below it why it is stale: the
+definition, parameter, input or version that changed. Executes nothing.
+
+examples:
+  python -m mpstudy status --profile laptop
+  python -m mpstudy status --json
+"""
 _HTML = """
 Write all pages of a profile's report anew, from its notebooks and results.
 
@@ -92,6 +103,7 @@ def add_commands(commands) -> None:
     _add_report(commands)
     _add_run(commands)
     _add_adopt(commands)
+    _add_status(commands)
     _add_html(commands)
     add_command(commands, "data", "fetch and check the inputs", _DATA, _data)
 
@@ -136,6 +148,12 @@ def _add_adopt(commands) -> None:
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="results of the part by the earlier code")
     _add_profile(parser)
     _add_jobs(parser)
+
+
+def _add_status(commands) -> None:
+    parser = add_command(commands, "status", "say which results are current, and why others are not", _STATUS, _status)
+    _add_profile(parser)
+    parser.add_argument("--json", action="store_true", help="print a list of objects with run, state and reasons")
 
 
 def _add_html(commands) -> None:
@@ -207,6 +225,20 @@ def _pair(text: str) -> tuple[str, object]:
     if name == "model" and Path(value).is_dir():  # relative to here, not to where the notebook executes
         return name, str(Path(value).resolve())
     return name, parse_yaml(value)
+
+
+def _status(options) -> None:
+    from ..runner.profiles import load_profile
+    from ..runner.status import status
+
+    rows = status(load_profile(options.profile), options.reports / options.profile)
+    if options.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    for row in rows:
+        print(f"{row['run']}: {row['state']}")
+        for reason in row["reasons"]:
+            print(f"  {reason}")
 
 
 @needs_checkout

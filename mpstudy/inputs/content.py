@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..store.paths import DATA
 from . import hub, manifest
-from .names import source_digest
+from .names import last_name, source_digest
 
 
 def contents(models: Iterable[str], named: Iterable[str], used: Iterable[str]) -> dict[str, str]:
@@ -17,7 +17,10 @@ def contents(models: Iterable[str], named: Iterable[str], used: Iterable[str]) -
     the manifest and the project's own tasks. An input that is there but not named is not in the result.
     """
     used, named = set(used), {text.removeprefix("corpus-") for text in named}
-    found = {f"model {name}": source_digest(name) for name in models}
+    found: dict[str, str] = {}
+    for name in models:  # two folders may have one name
+        known = f"model {last_name(name)}"
+        found[known] = " ".join(filter(None, [found.get(known), source_digest(name)]))
     found |= {f"input {name}": entry.sha256 for name, entry in manifest.entries().items() if name in used}
     found |= {f"hub {name}": hub.content_digest(name) for name in sorted(named & {*hub.SOURCES, *hub.TASKS})}
     for name in sorted(named & {path.stem for path in (DATA / "tasks").glob("*.yaml")}):

@@ -44,6 +44,11 @@ def source_digest(name: str) -> str:
     return f"{name}@{snapshot.name if snapshot else 'main'}"
 
 
+def last_name(name: str) -> str:
+    """The last part of an absolute path, and any other name as it is: the same wherever a folder lies."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def _folder_digest(folder: Path) -> str:
     files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors"))
     if not files:

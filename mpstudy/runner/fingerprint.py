@@ -8,38 +8,63 @@ whose results it reads. It is stored with the result, so that :func:`differences
 ``data/published.csv`` is not in it: a new row of published numbers is shown when the tables are made the next time.
 """
 
+import ast
 import hashlib
 import json
+import re
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from ..inputs.content import contents
-from ..inputs.names import model_type
-from ..store.reach import Library, library
+from ..inputs.names import last_name, model_type
+from ..store.reach import Library, Reached, library, texts
+from ..store.syntax import Form
 from ..store.versions import versions_of
 from .profiles import Run, is_parameters, read_cells
 
+_MAGIC = re.compile(r"^(\s*)([%!].*)$")
+
 
 def identity(run: Run, threads: int, needs: dict[str, str], code: Library | None = None) -> dict:
-    """Everything that ``run`` depends on, as JSON; ``needs`` maps the runs it reads to their fingerprints."""
-    code = code or library()
-    models = [run.parameters[name] for name in ("model",) if run.parameters.get(name)]
-    models += run.parameters.get("references", [])
-    named = set(_texts(run.parameters))
-    cells = code.cells(code_cells(run.notebook), run.notebook.name)
-    reached = code.reached(cells, named | {kind for name in models if (kind := model_type(name))})
-    return {
-        "parameters": run.parameters,
+    """Everything that ``run`` depends on, as JSON; ``needs`` maps the runs it reads to their fingerprints.
+
+    Folders among the parameters are known by name and content, wherever they lie.
+    """
+    cells, reached = reach(run, code or library())
+    known = {
+        "parameters": _portable(run.parameters),
         "threads": threads,
         "device": device(),
         "cells": [cell.digest for cell in cells],
         "definitions": reached.digests(),
         "wiring": reached.wiring(cells),
-        "inputs": contents(models, named, reached.strings),
+        "inputs": contents(_models(run), texts(list(run.parameters.values())), reached.strings),
         "versions": versions_of(reached.packages),
         "needs": needs,
     }
+    return json.loads(json.dumps(known))  # as it is read from a result
+
+
+def reach(run: Run, code: Library) -> tuple[list[Form], Reached]:
+    """The code cells of a run, and what they reach in the library with its parameters."""
+    cells = code.cells(code_cells(run.notebook), run.notebook.name)
+    families = filter(None, map(model_type, _models(run)))
+    return cells, code.reached(cells, [*texts(list(run.parameters.values())), *families])
+
+
+def _models(run: Run) -> list[str]:
+    model = run.parameters.get("model")
+    return ([model] if model else []) + run.parameters.get("references", [])
+
+
+def _portable(value):
+    """The value of parameters with every absolute path by its last name, which is the same on all machines."""
+    if isinstance(value, dict):
+        return {name: _portable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_portable(part) for part in value]
+    return last_name(value) if isinstance(value, str) else value
 
 
 def fingerprint(known: dict) -> str:
@@ -101,6 +126,7 @@ def _unequal(before: dict, now: dict) -> list[tuple[str, object, object]]:
 
 
 def _change(old, new) -> str:
+    """What became of a value; numbers and short texts are shown."""
     if old is None or new is None:
         return "is new" if old is None else "is gone"
     shown = all(isinstance(value, int | float) or len(str(value)) <= 24 for value in (old, new))
@@ -108,14 +134,10 @@ def _change(old, new) -> str:
 
 
 def _plain(source: list[str] | str) -> str:
-    """A cell's source with IPython's ``%`` and ``!`` lines emptied, so that it is Python."""
-    lines = "".join(source).splitlines()
-    return "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in lines)
-
-
-def _texts(value) -> list[str]:
-    """All texts in the values of parameters."""
-    if isinstance(value, str):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for part in parts for text in _texts(part)]
+    """A cell's source; if it is not Python, then with IPython's ``%`` and ``!`` lines as texts that count."""
+    text = "".join(source)
+    try:
+        ast.parse(text)
+        return text
+    except SyntaxError:
+        return "\n".join(_MAGIC.sub(lambda line: f"{line[1]}magic({line[2]!r})", line) for line in text.splitlines())

@@ -6,6 +6,7 @@ Code cells decide a result by their syntax, so their comments and formatting are
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..store.files import write_atomically
 from .pages import write_notebook_page
 from .profiles import Run
 
@@ -42,5 +43,5 @@ def splice(source: Path, executed: Path) -> bool:
     notebook.cells = cells
     if (after := nbformat.writes(notebook)) == before:
         return False
-    executed.write_text(after + "\n", encoding="utf-8")
+    write_atomically(executed, after + "\n")
     return True

@@ -5,7 +5,6 @@ entry can be trusted wherever it comes from, and a killed run finds what it had 
 """
 
 import hashlib
-import inspect
 import json
 import os
 import time
@@ -21,9 +20,9 @@ from .. import memory
 from ..errors import StudyError
 from .digests import model_digest, tokens_digest
 from .files import replacing, write_atomically
+from .own import Code
 from .paths import cache_dir
-from .reach import PACKAGE, Reached, library
-from .syntax import Form
+from .reach import library, texts
 from .versions import versions_of
 
 
@@ -40,7 +39,8 @@ class Step:
     ----------
     kind: what is computed, such as ``"scores"``; entries of one kind lie in one folder.
     code: the functions and classes that compute it. All they reach in the library counts (see
-        :mod:`mpstudy.store.reach`), and the versions of the packages that they import.
+        :mod:`mpstudy.store.reach`), their source where they are a user's own (:mod:`mpstudy.store.own`), and the
+        versions of the packages that they import.
     models: their weights, configs, arithmetic and device.
     tokens: int64 tensors.
     settings: anything else, as JSON.
@@ -66,13 +66,14 @@ class Step:
     @cached_property
     def key(self) -> str:
         """sha256 over everything that decides the result, as it is when first asked for."""
-        reached, own = _code(self.code, (*self.names, *_texts(self.settings)))
+        code = Code(library(), self.code)
+        reached = library().reached(code.roots, (*self.names, *texts(self.settings)))
         parts = {
             "models": self.model_digests,
             "tokens": tokens_digest(self.tokens),
             "settings": self.settings,
             "threads": torch.get_num_threads(),
-            "code": [reached.digests(), reached.wiring(), own],
+            "code": [reached.digests(), reached.wiring(code.roots), code.texts],
             "versions": versions_of(reached.packages),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -113,39 +114,3 @@ def _timed(compute: Callable):
     seconds = time.perf_counter() - begin
     memory.trim()
     return value, seconds
-
-
-def _code(functions: tuple[Callable, ...], names: Iterable[str]) -> tuple[Reached, list[str]]:
-    """What the functions reach in the library, and the source of those that are a user's own."""
-    roots, own = [], []
-    for function in functions:
-        if _is_ours(function):
-            roots.append(library().named(function.__module__, function.__qualname__))
-        else:
-            own.append(inspect.getsource(function))
-            roots += [library().named(used.__module__, used.__qualname__) for used in _used(function)]
-            roots.append(Form("", (), frozenset(), frozenset(), _packages(function)))
-    return library().reached(roots, names), own
-
-
-def _is_ours(value) -> bool:
-    return (getattr(value, "__module__", None) or "").partition(".")[0] == PACKAGE
-
-
-def _used(function: Callable) -> list:
-    """The functions and classes of the library among the globals that a user's function names."""
-    found = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return [value for value in found if _is_ours(value) and hasattr(value, "__qualname__")]
-
-
-def _packages(function: Callable) -> frozenset[str]:
-    found = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return frozenset(value.__name__.partition(".")[0] for value in found if inspect.ismodule(value))
-
-
-def _texts(value) -> list[str]:
-    """All texts in a JSON-able value."""
-    if isinstance(value, str):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [text for part in parts for text in _texts(part)]

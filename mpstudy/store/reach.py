@@ -16,26 +16,16 @@ import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ..errors import StudyError
+from .modules import EFFECTS, Module, parsed, read_module
 from .paths import ROOT
-from .syntax import Form, Found, Imports, Key, dotted, form_of, imports_of
+from .syntax import Form, Found, Key, form_of, imports_of
 
 PACKAGE = "mpstudy"
-
-
-@dataclass
-class Module:
-    """What one file defines."""
-
-    name: str
-    imports: Imports
-    nodes: dict[str, list[ast.AST]] = field(default_factory=lambda: defaultdict(list))
-    methods: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # of a class, by its name
-    entries: list[tuple[ast.expr, str, list[str]]] = field(default_factory=list)  # registry, entry, its definitions
 
 
 @dataclass(frozen=True)
@@ -55,14 +45,25 @@ class Reached:
 
     def wiring(self, roots: Iterable[Form] = ()) -> str:
         """A digest of which definition names which: it changes when one of two with the same name takes the other's
-        place. ``roots``: the code from which these were reached, if it names them too.
+        place. ``roots``: the code from which these were reached.
         """
-        lines = sorted(self._line(name, form) for (_, name), form in self.forms.items())
-        lines += [self._line("", form) for form in roots]
+        labels = self._labels()
+        lines = sorted(labels.values()) + [_labelled(form, labels) for form in roots]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def _line(self, name: str, form: Form) -> str:
-        return repr((name, form.digest, [self.forms[key].digest for key in form.names if key in self.forms]))
+    def _labels(self) -> dict[Key, str]:
+        """A digest of each definition with all it leads to, by colour refinement until no two more are told apart."""
+        labels = {key: form.digest for key, form in self.forms.items()}
+        while True:
+            finer = {key: _labelled(form, labels) for key, form in self.forms.items()}
+            if len(set(finer.values())) == len(set(labels.values())):
+                return finer
+            labels = finer
+
+
+def _labelled(form: Form, labels: dict[Key, str]) -> str:
+    text = " ".join([form.digest, *(labels[key] for key in form.names if key in labels)])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Library:
@@ -70,11 +71,9 @@ class Library:
 
     def __init__(self, root: Path = ROOT):
         self.modules: dict[str, Module] = {}
-        paths = {_module_name(path, root): path for path in sorted((root / PACKAGE).rglob("*.py"))}
-        for name, path in paths.items():
-            tree = _parsed(path.read_text(encoding="utf-8"), path.name)
-            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            self.modules[name] = _module(name, tree, imports_of(tree, package))
+        for path in sorted((root / PACKAGE).rglob("*.py")):
+            name, is_package = _module_name(path, root), path.name == "__init__.py"
+            self.modules[name] = read_module(name, path.read_text(encoding="utf-8"), is_package)
         self._forms: dict[Key, Form] = {}
 
     def reached(self, roots: Iterable[Form], strings: Iterable[str] = ()) -> Reached:
@@ -95,45 +94,63 @@ class Library:
     def imported(self, target: str, parts: list[str]) -> Found:
         """What the dotted name ``parts`` stands for when its first part is bound to the import ``target``.
 
-        No key: it is none of the library's names. A module that is used as a value stands for all it defines.
+        No key: it is none of the library's names. A module that is used as a value stands for all it defines. A name
+        of the library that cannot be found raises :class:`StudyError`.
         """
-        if target != PACKAGE and not target.startswith(f"{PACKAGE}."):
+        head, *names = target.split(".") + parts[1:]
+        if head != PACKAGE:
             return [], 0
-        for taken in range(1, len(parts) + 1):
-            path = ".".join([target, *parts[1:taken]])
-            if path not in self.modules:
-                return self.defined(*path.rpartition(".")[::2]), taken
-        return [(path, name) for name in self.modules[path].nodes], len(parts)
+        before = len(target.split(".")) - 1  # of the names those that no part of `parts` takes
+        for index, name in enumerate(names):
+            submodule = f"{head}.{name}"
+            if keys := self._bound(head, name):
+                return keys, max(index + 2 - before, 1)
+            if submodule not in self.modules:
+                if name.startswith("__"):  # such as `__name__`, which Python gives to a module
+                    return [], 0
+                raise StudyError(f"{head} defines no {name!r} at the top of its file")
+            head = submodule
+        return [(head, name) for name in self.modules[head].nodes], len(parts)
 
     def defined(self, module: str, name: str) -> list[Key]:
-        """The definition behind a module's name, which the module may have imported itself."""
-        if module not in self.modules:
-            return []
-        if name in self.modules[module].nodes:
+        """The definition behind a module's name, which the module may have imported itself; StudyError if none is."""
+        found = self._bound(module, name) if module in self.modules else []
+        if not found:
+            raise StudyError(f"the library defines no {module}.{name}")
+        return found
+
+    def _bound(self, module: str, name: str) -> list[Key]:
+        """The definitions that a module itself gives the name; none for its submodules."""
+        own = self.modules[module]
+        if name in own.nodes:
             return [(module, name)]
-        target = self.modules[module].imports.get(name)
-        return self.imported(target, [name])[0] if target else []
+        target = own.imports.get(name)
+        if target and target != f"{module}.{name}":
+            return self.imported(target, [name])[0]
+        late = "__getattr__" in own.nodes and f"{module}.{name}" not in self.modules and not name.startswith("__")
+        return [(module, "__getattr__")] if late else []
 
     def cells(self, sources: Iterable[str], where: str = "source") -> list[Form]:
         """The forms of pieces of code that are executed one after the other, such as the cells of a notebook."""
-        trees = [_parsed(source, f"{where}, cell {index}") for index, source in enumerate(sources)]
-        names = {name: target for tree in trees for name, target in imports_of(tree, "").names.items()}
-        return [form_of(tree.body, Imports("", names), lambda name: None, self.imported) for tree in trees]
+        trees = [parsed(source, f"{where}, cell {index}") for index, source in enumerate(sources)]
+        try:
+            imports = imports_of(ast.Module([node for tree in trees for node in tree.body], []), "")
+            return [form_of(tree.body, imports, lambda name: None, self.imported) for tree in trees]
+        except StudyError as error:
+            raise StudyError(f"{where}: {error}") from error
 
     def named(self, module: str, name: str) -> Form:
         """Code that does nothing but name one definition, to begin a walk with."""
         keys = self.defined(module, name.partition(".")[0])  # a method comes with its class
-        keys += [(module, name)] if "." in name else []
-        if not keys or any(key[1] not in self.modules[key[0]].nodes for key in keys):
-            raise StudyError(f"the library defines no {module}.{name}")
-        return Form("", tuple(keys), frozenset(), frozenset(), frozenset())
+        keys += [(module, name)] if name in self.modules[module].nodes else []
+        return Form("", tuple(dict.fromkeys(keys)), frozenset(), frozenset(), frozenset())
 
 
 class _Walk:
     """The closure of what is reached."""
 
     def __init__(self, library: Library, strings: Iterable[str]):
-        self.library, self.found, self.waiting = library, {}, []
+        self.library, self.found, self.waiting, self.loaded = library, {}, [], set()
         self.attributes, self.strings, self.packages = set(), set(strings), set()
 
     def add(self, form: Form) -> None:
@@ -141,35 +158,46 @@ class _Walk:
         self.attributes |= form.attributes
         self.strings |= form.strings
         self.packages |= form.packages
+        for target in form.loads:
+            self._load(target)
 
     def finish(self) -> Reached:
         while self.waiting:
             while self.waiting:
                 key = self.waiting.pop()
                 if key not in self.found:
+                    self._load(key[0])
                     self.found[key] = self.library.form(key)
                     self.add(self.found[key])
             self.waiting = [key for key in self._implied() if key not in self.found]
         packages = frozenset(self.packages - sys.stdlib_module_names - {PACKAGE})
         return Reached(self.found, packages, frozenset(self.strings))
 
+    def _load(self, target: str) -> None:
+        """Note the modules that are loaded with the dotted name ``target``, and those that they load."""
+        parts = target.split(".")
+        for name in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
+            if name in self.library.modules and name not in self.loaded:
+                self.loaded.add(name)
+                for other in self.library.modules[name].imports.loads:
+                    self._load(other)
+
     def _implied(self) -> Iterator[Key]:
         """Methods of reached classes, named entries of reached registries, and what acts when a file is loaded."""
+        words = self.attributes | self.strings  # `getattr` takes the name as a text
         for name, module in self.library.modules.items():
-            reached = [key[1] for key in self.found if key[0] == name]
-            if reached and "<effects>" in module.nodes:
-                yield name, "<effects>"
-            for cls in reached:
-                for method in module.methods.get(cls, ()):
-                    if method in self.attributes:
-                        yield name, f"{cls}.{method}"
-            for registry, entry, definitions in module.entries:
+            if name in self.loaded and EFFECTS in module.nodes:
+                yield name, EFFECTS
+            for cls, methods in module.methods.items():
+                if (name, cls) in self.found:
+                    yield from ((name, f"{cls}.{method}") for method in methods if method in words)
+            for registry, entry, definition in module.entries:
                 keys = self._registry(module, registry)
-                if any(key in self.found for key in keys) and self._is_named(entry):
-                    yield from ((name, definition) for definition in definitions)
+                named = self._is_named(entry) and any(key in self.found for key in keys)
+                if named or (not keys and name in self.loaded):  # a registry of others may call it at any time
+                    yield name, definition
 
-    def _registry(self, module: Module, registry: ast.expr) -> list[Key]:
-        parts = dotted(registry)
+    def _registry(self, module: Module, parts: list[str]) -> list[Key]:
         if parts[0] in module.nodes:
             return [(module.name, parts[0])]
         target = module.imports.get(parts[0])
@@ -177,6 +205,15 @@ class _Walk:
 
     def _is_named(self, entry: str) -> bool:
         return entry in self.strings or any(text.startswith(f"{entry}-") for text in self.strings)
+
+
+def texts(value) -> list[str]:
+    """All texts in a JSON-able value, the keys of dictionaries among them."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    return [text for part in value for text in texts(part)] if isinstance(value, list | tuple) else []
 
 
 @cache
@@ -188,89 +225,3 @@ def library(root: Path = ROOT) -> Library:
 def _module_name(path: Path, root: Path) -> str:
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def _parsed(source: str, where: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        raise StudyError(f"{where} is not valid Python: {error.msg} (line {error.lineno})") from error
-
-
-def _module(name: str, tree: ast.Module, imports: Imports) -> Module:
-    module = Module(name, imports)
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            _add_named(module, node)
-        elif isinstance(node, ast.Import | ast.ImportFrom) or _is_text(node):
-            continue
-        elif entry := _addition(node):
-            registry, text = entry
-            module.nodes[f"<{text}>"].append(node)
-            module.entries.append((registry, text, [f"<{text}>"]))
-        else:
-            names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and _is_assigned(part, node)}
-            acts = not names or isinstance(node, ast.For | ast.While | ast.With)
-            for target in sorted(names) + ["<effects>"] * acts:
-                module.nodes[target].append(node)
-    return module
-
-
-def _add_named(module: Module, node) -> None:
-    """A function or class, what registers it, and the methods of a class of our own."""
-    kept = []
-    for decorator in node.decorator_list:
-        if entry := _registration(decorator):
-            registry, text = entry
-            module.nodes[f"<{text}>"].append(decorator)
-            module.entries.append((registry, text, [f"<{text}>", node.name]))
-        else:
-            kept.append(decorator)
-    node.decorator_list = kept
-    if isinstance(node, ast.ClassDef) and not node.bases and not node.keywords:
-        for method in [part for part in node.body if _is_method(part)]:
-            node.body.remove(method)
-            module.methods[node.name].append(method.name)
-            module.nodes[f"{node.name}.{method.name}"].append(method)
-    module.nodes[node.name].append(node)
-
-
-def _is_method(node) -> bool:
-    """Whether a part of a class is reached by its name alone; Python itself calls those with underscores around."""
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__")
-
-
-def _registration(node: ast.expr) -> tuple[ast.expr, str] | None:
-    """Registry and name of the decorator ``@REGISTRY.register("name", ...)``."""
-    return _entry(node, "register")
-
-
-def _addition(node: ast.stmt) -> tuple[ast.expr, str] | None:
-    """Registry and name of the statement ``REGISTRY.add("name", ...)``."""
-    return _entry(node.value, "add") if isinstance(node, ast.Expr) else None
-
-
-def _entry(node: ast.expr, method: str) -> tuple[ast.expr, str] | None:
-    called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
-    if called and node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-        return node.func.value, node.args[0].value
-    return None
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _is_assigned(name: ast.Name, statement: ast.stmt) -> bool:
-    """Whether a statement of a module gives the name a value, or a part of one (``TABLE["key"] = value``)."""
-    if isinstance(name.ctx, ast.Store):
-        return True
-    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-    return any(isinstance(t, ast.Subscript | ast.Attribute) and dotted_root(t) == name.id for t in targets if t)
-
-
-def dotted_root(node: ast.expr) -> str | None:
-    """The name that ``a.b["c"].d`` begins with."""
-    while isinstance(node, ast.Subscript | ast.Attribute):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None

@@ -10,9 +10,14 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..errors import StudyError
+
 UNWRITTEN = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}  # fields that change no result
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 NAMING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+HIDING = {"eval", "exec", "globals", "__import__", "importlib.import_module"}  # what these reach cannot be read
+FIELD_KINDS = {"ClassVar", "InitVar", "KW_ONLY"}  # annotations on which a dataclass acts
+GLOBAL = "global"  # in a scope: the name is that of the module
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 Key = tuple[str, str]
@@ -22,7 +27,7 @@ Found = tuple[list[Key], int]  # the definitions that a dotted name stands for, 
 @dataclass(frozen=True)
 class Form:
     """What a piece of code says, and what it names: definitions of the library in the order of their use, attributes,
-    string constants, and top-level names of imported packages.
+    string constants, top-level names of imported packages, and the dotted names of what its import lines load.
     """
 
     text: str
@@ -30,6 +35,7 @@ class Form:
     attributes: frozenset[str]
     strings: frozenset[str]
     packages: frozenset[str]
+    loads: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -39,10 +45,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Imports:
-    """The names that import lines bind, with the dotted name of what they stand for."""
+    """The names that import lines bind, with the dotted name of what they stand for; ``loads``: what they load."""
 
     package: str
     names: dict[str, str]
+    loads: frozenset[str]
 
     def get(self, name: str) -> str | None:
         return self.names.get(name)
@@ -50,20 +57,36 @@ class Imports:
 
 def imports_of(tree: ast.AST, package: str) -> Imports:
     """The imports of a module or function outside the functions and classes it defines; ``package`` is where its
-    relative imports start.
+    relative imports start. A name that is imported from two places raises :class:`StudyError`.
     """
-    names = {}
+    names, loads = {}, set()
     for node in _outside_functions(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                names[alias.asname or alias.name.partition(".")[0]] = (
-                    alias.name if alias.asname else alias.name.partition(".")[0]
-                )
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            base = ".".join(parents + ([node.module] if node.module else []))
-            names |= {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
-    return Imports(package, names)
+        loads |= set(_loaded(node, package))
+        for name, target in _imported(node, package):
+            if names.setdefault(name, target) != target:
+                raise StudyError(f"{name!r} is imported as {names[name]} and as {target}; give them different names")
+    return Imports(package, names, frozenset(loads))
+
+
+def _imported(node: ast.AST, package: str) -> list[tuple[str, str]]:
+    """The names that an import line binds, with what they stand for."""
+    if isinstance(node, ast.Import):
+        heads = [(alias, alias.name.partition(".")[0]) for alias in node.names]
+        return [(alias.asname or head, alias.name if alias.asname else head) for alias, head in heads]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+    base = ".".join(parents + ([node.module] if node.module else []))
+    if any(alias.name == "*" for alias in node.names):
+        raise StudyError(f"`from {base} import *` does not say what is used; import the names one by one")
+    return [(alias.asname or alias.name, f"{base}.{alias.name}") for alias in node.names]
+
+
+def _loaded(node: ast.AST, package: str) -> list[str]:
+    """The dotted names whose modules an import line loads."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [target for _, target in _imported(node, package)]
 
 
 def form_of(
@@ -85,6 +108,7 @@ def form_of(
         frozenset(writer.attributes),
         frozenset(writer.strings),
         frozenset(writer.packages),
+        frozenset(writer.loads),
     )
 
 
@@ -99,16 +123,17 @@ def dotted(node: ast.expr) -> list[str]:
 
 class _Writer:
     """Writes a tree and notes what it names. ``scopes``: for each function, class or comprehension around a node the
-    names it binds, with the import each stands for or None, and whether it is a class.
+    names it binds, with the import each stands for, None, or :data:`GLOBAL`, and whether it is a class.
     """
 
     def __init__(self, imports: Imports, own, imported):
         self.imports, self.own, self.imported = imports, own, imported
-        self.names, self.attributes, self.strings, self.packages = [], set(), set(), set()
+        self.names, self.attributes, self.strings, self.packages, self.loads = [], set(), set(), set(), set()
         self.scopes: list[tuple[dict[str, str | None], bool]] = []
 
     def write(self, node) -> str:
         if isinstance(node, list):
+            self.loads |= {target for part in node for target in _loaded(part, self.imports.package)}
             return f"[{','.join(self.write(part) for part in node if not _says_nothing(part))}]"
         if not isinstance(node, ast.AST):
             return repr(node)
@@ -124,7 +149,7 @@ class _Writer:
             self.attributes.add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             self.strings.add(node.value)
-        return self._fields(node, node._fields)
+        return self._fields(node, node._fields) + _field_kind(node)
 
     def _fields(self, node: ast.AST, names) -> str:
         written = []
@@ -137,21 +162,19 @@ class _Writer:
     def _name(self, parts: list[str]) -> str:
         """A dotted name: of the library ("→" and the definition), of a package (in full), or as it stands."""
         local, target = self._bound(parts[0])
-        if local and target is None:
-            self.attributes |= set(parts[1:])
-            return ".".join(parts)
         if not local and (key := self.own(parts[0])):
             return self._definitions(parts, [key], 1)
-        target = target or self.imports.get(parts[0])
-        if target is None:
-            self.attributes |= set(parts[1:])
-            return ".".join(parts)
-        keys, taken = self.imported(target, parts)
-        if keys:
-            return self._definitions(parts, keys, taken)
-        self.packages.add(target.partition(".")[0])
+        target = target if local else self.imports.get(parts[0])
+        if target:
+            keys, taken = self.imported(target, parts)
+            if keys:
+                return self._definitions(parts, keys, taken)
+            self.packages.add(target.partition(".")[0])
         self.attributes |= set(parts[1:])
-        return ".".join([target, *parts[1:]])
+        written = ".".join([target or parts[0], *parts[1:]])
+        if written in HIDING and not (local and not target):
+            raise StudyError(f"{written} hides what it reaches; name the functions themselves")
+        return written
 
     def _definitions(self, parts: list[str], keys: list[Key], taken: int) -> str:
         self.names += keys
@@ -163,7 +186,7 @@ class _Writer:
         """Whether a scope around binds ``name``, and the import it then stands for."""
         for depth, (names, is_class) in enumerate(reversed(self.scopes)):
             if name in names and not (is_class and depth):  # a method does not see the names of its class
-                return True, names[name]
+                return names[name] != GLOBAL, names[name] if names[name] != GLOBAL else None
         return False, None
 
     @contextmanager
@@ -176,12 +199,11 @@ class _Writer:
         arguments = node.args
         outer = self.write([*arguments.defaults, *(d for d in arguments.kw_defaults if d)])
         outer += self.write(getattr(node, "decorator_list", []))
-        names = dict.fromkeys(part.arg for part in ast.walk(arguments) if isinstance(part, ast.arg))
         body = node.body if isinstance(node.body, list) else [node.body]
-        with self._scope(names | _bindings(body, self.imports.package)):
-            order = [[part.arg for part in group] for group in (arguments.posonlyargs, arguments.args)]
-            order += [part and part.arg for part in (arguments.vararg, arguments.kwarg)]
-            order.append([part.arg for part in arguments.kwonlyargs])
+        groups = [arguments.posonlyargs, arguments.args, arguments.kwonlyargs]
+        groups += [[part] if part else [] for part in (arguments.vararg, arguments.kwarg)]
+        order = [[part.arg for part in group] for group in groups]
+        with self._scope(dict.fromkeys(sum(order, [])) | _bindings(body, self.imports.package)):
             missing = [part is None for part in arguments.kw_defaults]
             kind = type(node).__name__
             return f"{kind}({getattr(node, 'name', '')}{order}{missing}{outer}{self.write(body)})"
@@ -208,18 +230,29 @@ def _says_nothing(node) -> bool:
     return text or isinstance(node, ast.Import | ast.ImportFrom | ast.Pass)
 
 
+def _field_kind(node: ast.AST) -> str:
+    """What the annotation of a dataclass's field says about more than its type."""
+    if not isinstance(node, ast.AnnAssign):
+        return ""
+    words = {getattr(part, "id", getattr(part, "attr", None)) for part in ast.walk(node.annotation)}
+    return "".join(sorted(words & FIELD_KINDS))
+
+
 def _bindings(body: list[ast.AST], package: str) -> dict[str, str | None]:
     """The names that the statements of a function or class bind there, with the import each stands for or None."""
-    tree, found, elsewhere = ast.Module(body, []), {}, set()
+    tree, found, elsewhere = ast.Module(body, []), {}, {}
     for node in _outside_functions(tree):
         if isinstance(node, ast.Global | ast.Nonlocal):
-            elsewhere |= set(node.names)
+            elsewhere |= dict.fromkeys(node.names, GLOBAL if isinstance(node, ast.Global) else None)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found[node.id] = None
         elif isinstance(node, NAMING):
             found[node.name] = None
+        elif isinstance(node, ast.MatchMapping):
+            found[node.rest] = None
     found |= imports_of(tree, package).names
-    return {name: target for name, target in found.items() if name and name not in elsewhere}
+    found = {name: target for name, target in found.items() if name and name not in elsewhere}
+    return found | {name: GLOBAL for name, scope in elsewhere.items() if scope}
 
 
 def _outside_functions(tree: ast.AST):

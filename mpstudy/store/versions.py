@@ -1,5 +1,6 @@
 """Versions of the packages that computed a result."""
 
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -23,6 +24,11 @@ def versions_of(packages: Iterable[str]) -> dict[str, str | None]:
         distribution = _distributions().get(name, [name])[0]
         found[distribution] = _version(distribution)
     return found
+
+
+def is_installed(package: str) -> bool:
+    """Whether a top-level package is Python's own or of an installed distribution."""
+    return package in sys.stdlib_module_names or package in _distributions()
 
 
 @cache

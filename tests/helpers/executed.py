@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from mpstudy.store.modules import Module
+from mpstudy.store.reach import Library
+
 HOOK = '''
 import json, os, sys, threading
 
@@ -26,7 +29,7 @@ if context:
             return
         if code.co_flags & 1 and not importing(frame):  # a class body is no call
             seen.add(code)
-            out.write(json.dumps([code.co_filename, code.co_qualname]) + "\\n")
+            out.write(json.dumps([code.co_filename, code.co_qualname, code.co_firstlineno]) + "\\n")
             out.flush()
 
     threading.setprofile(note)
@@ -41,12 +44,23 @@ def hook(folder: Path, package: Path) -> Path:
     return folder
 
 
-def executed(folder: Path, run: str, root: Path) -> set[tuple[str, str]]:
-    """Module and top-level name (``function``, ``Class.method``) of everything a run called."""
+def executed(folder: Path, run: str, library: Library, root: Path) -> set[tuple[str, str]]:
+    """Module and definition of everything that a run called, as ``library`` names it."""
     found = set()
     for line in (folder / f"{run}.jsonl").read_text().splitlines():
-        file, name = json.loads(line)
+        file, name, number = json.loads(line)
         parts = Path(file).relative_to(root).with_suffix("").parts
-        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found.add((module, name.partition(".<locals>")[0]))
+        module = library.modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)]
+        found |= {(module.name, definition) for definition in _definitions(module, name.split(".<locals>")[0], number)}
     return found
+
+
+def _definitions(module: Module, name: str, line: int) -> list[str]:
+    """The definition of a function: a lambda is part of what its line assigns, a method of a class kept whole of it."""
+    if not name.startswith("<"):
+        return [name if name in module.nodes else name.partition(".")[0]]
+    return [
+        definition
+        for definition, nodes in module.nodes.items()
+        if any(getattr(node, "lineno", line + 1) <= line <= node.end_lineno for node in nodes)
+    ]

@@ -1,29 +1,41 @@
 """The whole study, for real but small: every notebook through the runner, from a shell."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from helpers.executed import executed, hook
 
+from mpstudy.runner.fingerprint import reach
 from mpstudy.runner.profiles import load_profile
 from mpstudy.store.paths import ROOT
+from mpstudy.store.reach import PACKAGE, Library
 
 pytestmark = pytest.mark.slow
 
 
-def report(reports) -> str:
+def report(reports, **environment) -> str:
     """Run the smoke profile into ``reports``; its log."""
     command = [sys.executable, "-m", "mpstudy", "report", "--profile", "smoke", "--reports", str(reports)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def calls(tmp_path_factory):
+    """A folder into which the kernels write what they call."""
+    return hook(tmp_path_factory.mktemp("calls") / "hook", ROOT / PACKAGE)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory, calls):
+    """The folder of reports and the log of a smoke run that finds nothing computed."""
     reports = tmp_path_factory.mktemp("reports")
-    return reports, report(reports)
+    paths = os.pathsep.join([str(calls), str(ROOT)])
+    return reports, report(reports, PYTHONPATH=paths, MPSTUDY_COMPUTED=str(reports / "computed"))
 
 
 def test_every_notebook_gives_a_result(smoke):
@@ -66,3 +78,13 @@ def test_a_second_run_executes_nothing(smoke):
     before = {file: file.stat().st_mtime_ns for file in (reports / "smoke" / "results").iterdir()}
     assert "nothing to do" in report(reports)
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_all_that_a_run_executes_is_in_what_it_reaches(smoke, calls):
+    """The empirical side of fingerprints: no definition acts on a result that is not part of its identity."""
+    library = Library()
+    for run in load_profile("smoke").runs:
+        ran = executed(calls, run.name, library, ROOT)
+        assert ran, run.name
+        _, reached = reach(run, library)
+        assert ran <= reached.forms.keys(), f"{run.name}: {sorted(ran - reached.forms.keys())}"

@@ -1,0 +1,99 @@
+"""The code of a user's own functions, such as a pruner written in a notebook: their sources, those of the functions and
+classes of the user's that they name, the plain values among their globals, and what they use of the library.
+"""
+
+import inspect
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from types import CodeType, ModuleType
+
+from ..errors import StudyError
+from .reach import PACKAGE, Library
+from .syntax import Form
+from .versions import is_installed
+
+
+class Code:
+    """What some functions and classes depend on.
+
+    ``roots``: what they use of the library, to begin a walk with. ``texts``: sources and values of the user's own.
+    """
+
+    def __init__(self, library: Library, functions: Iterable):
+        self.library, self.seen = library, []
+        self.roots: list[Form] = []
+        self.texts: list[str] = []
+        for function in functions:
+            self._add("", function)
+
+    def _add(self, name: str, value) -> None:
+        """Add what a name of the user's code stands for."""
+        if any(value is other for other in self.seen):
+            return
+        self.seen.append(value)
+        if isinstance(value, partial):
+            for part in (value.func, *value.args, *value.keywords.values()):
+                self._add(f"{name} partial", part)
+        elif isinstance(value, ModuleType):
+            self._package(value.__name__)
+        elif not hasattr(value, "__module__") or isinstance(value, int | float | str | list | dict | tuple | None):
+            self._value(name, value)
+        elif _top(value.__module__) == PACKAGE:
+            kind = value if hasattr(value, "__qualname__") else type(value)
+            self.roots.append(self.library.named(kind.__module__, kind.__qualname__))
+        elif is_installed(_top(value.__module__)):
+            self._package(value.__module__)
+        elif inspect.isroutine(value) or inspect.isclass(value):
+            self._source(value)
+        else:  # an object of the user's own class
+            self._add(name, type(value))
+
+    def _source(self, value) -> None:
+        try:
+            self.texts.append(inspect.getsource(value))
+        except (OSError, TypeError) as error:
+            raise StudyError(f"the source of {value!r} cannot be read; define it in a file or notebook") from error
+        for function in _functions(value):
+            known = function.__globals__ | inspect.getclosurevars(function).nonlocals
+            names = _names(function.__code__)
+            for name in sorted(names & known.keys()):
+                for found in _parts(known[name], names):
+                    self._add(name, found)
+
+    def _value(self, name: str, value) -> None:
+        """Numbers, texts and what is made of them; what a model or a table holds is for the step to say."""
+        try:
+            self.texts.append(json.dumps([name, value], sort_keys=True))
+        except (TypeError, ValueError):
+            return
+
+    def _package(self, name: str) -> None:
+        self.roots.append(Form("", (), frozenset(), frozenset(), frozenset([_top(name)])))
+
+
+def _functions(value) -> Iterator:
+    """A function without its decorators, or all of a class."""
+    parts = vars(value).values() if inspect.isclass(value) else [value]
+    for part in parts:
+        part = inspect.unwrap(getattr(part, "__func__", getattr(part, "fget", part)))
+        if inspect.isfunction(part):
+            yield part
+
+
+def _names(code: CodeType) -> set[str]:
+    """The globals, attributes and closures that a function names, those of the functions inside of it among them."""
+    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
+    return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
+
+
+def _parts(value, names: set[str]) -> list:
+    """A global; of a module of the library, what is named of it."""
+    if not isinstance(value, ModuleType) or _top(value.__name__) != PACKAGE:
+        return [value]
+    found = [getattr(value, name) for name in sorted(names) if hasattr(value, name)]
+    return [part for each in found for part in _parts(each, names)]
+
+
+def _top(module: str | None) -> str:
+    return (module or "").partition(".")[0]
