@@ -28,7 +28,7 @@ from ..errors import StudyError, check_choice
 from ..inputs import corpora, hub
 from ..store.paths import DATA, cache_dir
 from .items import agreement_items, cloze_items, fact_items
-from .tasks import TASKS, Task
+from .tasks import TASKS, task_files
 
 HARNESS = Path(lm_eval.__file__).parent / "tasks"
 CLOZE_CORPUS = "sotu-late"  # addresses from 1946 on: calibration only ever sees the earlier ones
@@ -57,7 +57,7 @@ def content(task: str, limit: int | None = None):
     """What identifies the first ``limit`` items of a task: the items, or the digest of the files they come from."""
     if TASKS[task].harness is None:
         return items(task)[:limit]
-    return [limit, *(sha256(file.read_bytes()).hexdigest() for file in hub.task_files(task))]
+    return [limit, *(sha256(file.read_bytes()).hexdigest() for file in task_files(task))]
 
 
 def evaluate_tasks(model, tokenizer, tasks, *, limit: int | None = None, batch_size: int = 16) -> list[dict]:
@@ -81,7 +81,7 @@ def evaluate_tasks(model, tokenizer, tasks, *, limit: int | None = None, batch_s
             output = _run_lm_eval(model, tokenizer, list(tasks), folders, limit, batch_size)
     finally:
         model.train(was_training)
-    return [_row(TASKS[name], output) | {"batch_size": batch_size} for name in tasks]
+    return [_row(name, output) | {"batch_size": batch_size} for name in tasks]
 
 
 def _run_lm_eval(model, tokenizer, tasks: list[str], folders: list[Path], limit, batch_size: int) -> dict:
@@ -102,14 +102,14 @@ def _write_task(name: str) -> Path:
     """Write a task file that points at a task's items; returns the folder, named by the content."""
     harness = TASKS[name].harness
     lines = "" if harness else "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items(name))
-    source = HARNESS / harness if harness else DATA / "tasks" / f"{name}.yaml"
+    source = HARNESS / harness.file if harness else DATA / "tasks" / f"{name}.yaml"
     identity = json.dumps(content(name)) if harness else lines
     folder = cache_dir().resolve() / "tasks" / sha256(identity.encode() + source.read_bytes()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     if lines and not (folder / f"{name}.jsonl").exists():  # a newer file would be parsed again by datasets
         _write(folder / f"{name}.jsonl", lines)
-    files = hub.task_files(name) if harness else [folder / f"{name}.jsonl"]
-    split = hub.TASKS[name].split if harness else "test"
+    files = task_files(name) if harness else [folder / f"{name}.jsonl"]
+    split = harness.split if harness else "test"
     task = {"include": str(source), "dataset_path": hub.format_of(files), "dataset_name": None, "training_split": None}
     task |= {"validation_split": None, "test_split": None, f"{split}_split": split}
     places = {"data_files": {split: [str(file) for file in files]}, "cache_dir": str(folder / "datasets")}
@@ -124,13 +124,14 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _row(task: Task, output: dict) -> dict:
+def _row(name: str, output: dict) -> dict:
     """One result row from lm-eval's answer, in which "none" is the name of the filter applied."""
-    value = float(output["results"][task.name][f"{task.metric},none"])
-    samples = sorted(output["samples"][task.name], key=lambda sample: sample["doc_id"])
+    task = TASKS[name]
+    value = float(output["results"][name][f"{task.metric},none"])
+    samples = sorted(output["samples"][name], key=lambda sample: sample["doc_id"])
     n_items = len(samples)
     return {
-        "task": task.name,
+        "task": name,
         "metric": task.metric,
         "value": value,
         "stderr": math.sqrt(value * (1 - value) / n_items),

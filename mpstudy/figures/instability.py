@@ -4,24 +4,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from ..stability.changes import Change
+from ..stability.perturb import PERTURBATIONS
 from ..stats import summarise
-from .look import COLUMN, CORPORA, FULL, dodge, label_of, look, points, present, stamp
-
-KINDS = {"noise": "relative noise, σ|w|", "isotropic": "isotropic noise, σ"}
+from .look import COLUMN, CORPORA, FULL, dodge, look, points, present, stamp
 
 
 def dose_response(frame: pd.DataFrame, note: str):
     """Jaccard index over the relative size of the change of the weights, ``dose``: a panel a ``kind`` of noise, a line
     a pruner; a dotted line where two random masks lie (``chance``).
     """
-    kinds = [kind for kind in KINDS if kind in set(frame["kind"])]
+    kinds = [kind for kind, facts in PERTURBATIONS.items() if facts.panel and kind in set(frame["kind"])]
     figure, axes = plt.subplots(1, len(kinds), figsize=(FULL, 2.5), layout="constrained", sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds):
         part = frame[frame["kind"] == kind]
         for pruner in present(part):
             rows = summarise(part[part["pruner"] == pruner], ["dose"], "jaccard")
             points(axis, rows["dose"], rows, pruner, line=True)
-        axis.set(xscale="log", xlabel="‖change of weights‖ / ‖weights‖", title=KINDS[kind], ylim=(0, 1.03))
+        title = PERTURBATIONS[kind].panel
+        axis.set(xscale="log", xlabel="‖change of weights‖ / ‖weights‖", title=title, ylim=(0, 1.03))
         axis.axhline(part["chance"].mean(), color="0.5", linestyle=":", linewidth=1)
     axes[0][0].annotate(
         "two random masks", (0.02, frame["chance"].mean() + 0.015), xycoords=("axes fraction", "data"), fontsize=6.5
@@ -51,7 +52,7 @@ def by_change(frame: pd.DataFrame, note: str):
         va="top",
         fontsize=6.5,
     )
-    axis.set_yticks(range(len(order)), [label_of(name).replace("\n", " ") for name in order])
+    axis.set_yticks(range(len(order)), [Change.parse(name).label.replace("\n", " ") for name in order])
     axis.set(xlabel="Jaccard index of the masks before and after the change", xlim=(0, 1.03))
     axis.grid(axis="y", color="0.92")
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -70,7 +71,7 @@ def over_ratio(frame: pd.DataFrame, note: str):
             rows = summarise(part[part["pruner"] == pruner], ["ratio"], "corrected")
             points(axis, 100 * rows["ratio"] + offset, rows, pruner, line=True)
         axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
-        axis.set(xlabel="units removed (%)", title=label_of(change).replace("\n", " "))
+        axis.set(xlabel="units removed (%)", title=Change.parse(change).label.replace("\n", " "))
     axes[0][0].set_ylabel("overlap of masks,\nchance-corrected")
     axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     stamp(figure, note)

@@ -95,13 +95,6 @@ def dodge(count: int, step: float) -> np.ndarray:
     return (np.arange(count) - (count - 1) / 2) * step
 
 
-def label_of(change: str) -> str:
-    """The name of a change as a tick label of up to two lines."""
-    known = {"bfloat16": "bf16", "float16": "fp16", "float8": "fp8", "sample": "other\nsample", "tuned": "LoRA\nupdate"}
-    known |= {"bfloat16-arithmetic": "bf16\narithmetic", "float16-arithmetic": "fp16\narithmetic"}
-    return known.get(change, change.replace("-", "\n", 1))
-
-
 def _plain_log_ticks(axis) -> None:
     low, high = axis.get_ylim()
     leading = (1, 3) if high > 100 * low else (1, 1.5, 2, 3, 5, 7)

@@ -1,5 +1,5 @@
-"""The corpora and zero-shot items of the published study, from the Hugging Face hub or from a local copy in the same
-format.
+"""The corpora of the published study, and files of its zero-shot items (:mod:`mpstudy.evaluation.tasks`), from the
+Hugging Face hub or from a local copy in the same format.
 
 Every file is named with its revision. Two of the data sets are scripts on the hub, which ``datasets`` no
 longer runs: for them the hub's own conversion to parquet is read (revision ``refs/convert/parquet``).
@@ -27,7 +27,9 @@ SPLIT_WORDS = {"train": "train", "validation": "valid", "test": "test"}
 
 @dataclass(frozen=True)
 class Source:
-    """Where a corpus lies on the hub. ``fields`` are the columns read, ``keep_newline`` is about raw text."""
+    """Where a corpus lies on the hub, or what else ``kind`` says. ``fields`` are the columns read, ``keep_newline`` is
+    about raw text.
+    """
 
     about: str
     repo: str
@@ -36,6 +38,7 @@ class Source:
     files: tuple[str, ...]
     fields: tuple[str, ...] = ("text",)
     keep_newline: bool = False
+    kind: str = "corpus"
 
 
 SOURCES = {
@@ -78,19 +81,6 @@ SOURCES = {
         fields=FIELDS,
     ),
 }
-# lm-eval's own tasks, whose files it names; here with the split that it scores, from the hub's parquet conversion.
-TASKS = {
-    name: Source(about, repo, CONVERTED, split, (f"{config}/{split}/0000.parquet",))
-    for name, about, repo, config, split in (
-        ("boolq", "yes-no questions on a passage", "aps/super_glue", "boolq", "validation"),
-        ("winogrande", "which of two a pronoun means", "allenai/winogrande", "winogrande_xl", "validation"),
-        ("arc_easy", "school science", "allenai/ai2_arc", "ARC-Easy", "test"),
-        ("arc_challenge", "school science, the hard part", "allenai/ai2_arc", "ARC-Challenge", "test"),
-        ("piqa", "physical common sense", "baber/piqa", "default", "validation"),
-        ("hellaswag", "how a scene goes on", "Rowan/hellaswag", "default", "validation"),
-        ("openbookqa", "elementary science facts", "allenai/openbookqa", "main", "test"),
-    )
-}
 
 
 def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dict[str, str]]:
@@ -102,19 +92,16 @@ def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dic
     """
     check_choice("hub corpus", name, SOURCES)
     source = SOURCES[name]
-    local = local or _folder_of_variable(name)
-    files = _local_files(source, Path(local)) if local else _hub_files(name, source)
-    dataset = _read(source, files)
+    dataset = _read(source, files_of(name, source, local))
     if source.fields == FIELDS:
         return [{field: row[field] for field in FIELDS} for row in dataset]
     return dataset[source.fields[0]]
 
 
-def task_files(name: str) -> list[Path]:
-    """The files with the scored split of one of lm-eval's tasks. Copies and errors are those of :func:`load`."""
-    check_choice("hub task", name, TASKS)
-    local = _folder_of_variable(name)
-    return _local_files(TASKS[name], local) if local else _hub_files(name, TASKS[name])
+def files_of(name: str, source: Source, local: str | Path | None = None) -> list[Path]:
+    """The files of ``source``, called ``name``. Copies and errors are those of :func:`load`."""
+    local = local or _folder_of_variable(name)
+    return _local_files(source, Path(local)) if local else _hub_files(name, source)
 
 
 def content_digest(name: str) -> str:
@@ -203,9 +190,8 @@ def reachable(endpoint: str) -> bool:
 
 def _absent(name: str, source: Source, reason: str) -> str:
     folder = Path(os.environ.get(LOCAL_VARIABLE, f"${LOCAL_VARIABLE}")) / name
-    kind = "task" if name in TASKS else "corpus"
     return (
-        f"{kind} {name!r} cannot be loaded ({reason}); a local copy is accepted in {folder}: "
+        f"{source.kind} {name!r} cannot be loaded ({reason}); a local copy is accepted in {folder}: "
         f"the {source.split} split of {source.repo}, for example {folder / source.files[0]}"
     )
 

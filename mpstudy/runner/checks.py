@@ -66,12 +66,9 @@ def _crossed(seeds) -> None:
 
 
 def _task(name) -> None:
-    from ..evaluation.tasks import TASKS
+    from ..evaluation.tasks import TASKS, task_files
 
-    check_choice("zero-shot task", name, TASKS)
     if TASKS[name].harness:
-        from ..inputs.hub import task_files
-
         task_files(name)
 
 

@@ -14,9 +14,10 @@ from .agreement import (
     spearman,
     spearman_by_key,
 )
-from .changes import check_change, log_scores, mask_agreement, scores_under
+from .changes import Change, check_change, log_scores, mask_agreement, scores_under
 
 __all__ = [
+    "Change",
     "chance_corrected_overlap",
     "check_change",
     "cut_margin",

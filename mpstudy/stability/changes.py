@@ -1,17 +1,21 @@
 """How far a pruning decision moves when something changes before the scores are taken.
 
-A *change* is the name of a perturbation of the weights or the arithmetic
-(:data:`mpstudy.stability.perturb.PERTURBATIONS`), or
+A *change* is named by its kind and value (:class:`.kinds.Change`). It is a perturbation of the weights or the
+arithmetic (:data:`mpstudy.stability.perturb.PERTURBATIONS`), or
 
 * ``sample``: another calibration sample from the same corpus,
 * ``corpus-NAME``, ``samples-N``, ``length-N``: another corpus, number of rows, or tokens a row,
 * ``pruned-RATIO``: the units that the same scores remove first at that ratio are zero already,
-* a name among ``weights``: a model's weights in place of the study's, such as those after some steps of fine-tuning.
+* ``tuned``: weights that the caller gives, such as those after some steps of fine-tuning, in place of the study's.
+
+Each of these is a function ``(study, dose, score, case) -> Scores`` registered in :data:`CHANGES`, where ``score(study,
+sample)`` takes the scores and ``case`` says on which sample, with which draw and which given weights.
 
 :func:`scores_under` gives the scores after a change, :func:`mask_agreement` what became of the mask.
 """
 
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,28 +24,66 @@ from ..inputs.corpora import CORPORA
 from ..structure.scores import Scores
 from ..structure.weights import replaced
 from . import agreement, perturb
+from .kinds import CHANGES, COUNT, RATIO, Change, Value, forms
 
-CALIBRATION = {"corpus": ("calibration", str), "samples": ("samples", int), "length": ("length", int)}
+
+@dataclass(frozen=True)
+class Case:
+    """The calibration ``sample``, the ``draw`` of a random change, and given ``weights`` by the name of the change."""
+
+    sample: int
+    draw: int
+    weights: dict
+
+
+def _corpus(name: str) -> str:
+    check_choice("corpus", name, {name for name, corpus in CORPORA.items() if corpus.kind == "text"})
+    return name
+
+
+@CHANGES.register("sample", label="other\nsample")
+def other_sample(study, dose, score: Callable, case: Case) -> Scores:
+    """The sample of the draw."""
+    return score(study, case.draw)
+
+
+@CHANGES.register("corpus", value=Value("NAME", "a corpus", _corpus))
+def other_corpus(study, dose: str, score: Callable, case: Case) -> Scores:
+    """Calibration on another corpus."""
+    return score(study.calibrated(calibration=dose), case.sample)
+
+
+@CHANGES.register("samples", value=COUNT)
+def other_samples(study, dose: int, score: Callable, case: Case) -> Scores:
+    """Calibration on another number of rows."""
+    return score(study.calibrated(samples=dose), case.sample)
+
+
+@CHANGES.register("length", value=COUNT)
+def other_length(study, dose: int, score: Callable, case: Case) -> Scores:
+    """Calibration on rows of another length."""
+    return score(study.calibrated(length=dose), case.sample)
+
+
+@CHANGES.register("pruned", value=RATIO)
+def already_pruned(study, dose: float, score: Callable, case: Case) -> Scores:
+    """The units that go first are zero."""
+    with perturb.zeroed(study.model, study.plan(score(study, case.sample), dose)):
+        return score(study, case.sample)
+
+
+@CHANGES.register("tuned", label="LoRA\nupdate", given=True)
+def tuned(study, dose, score: Callable, case: Case) -> Scores:
+    """The weights that are given."""
+    with replaced(study.model, case.weights["tuned"]):
+        return score(study, case.sample)
 
 
 def check_change(change: str, weights=()) -> None:
-    """Raise :class:`StudyError` for a name that is no change."""
-    kind, _, value = str(change).partition("-")
-    if kind == "corpus":
-        check_choice("corpus", value, {name for name, corpus in CORPORA.items() if corpus.kind == "text"})
-    elif kind in ("samples", "length", "pruned") and not _is_number(value, whole=kind != "pruned"):
-        allowed = "a ratio in (0, 1)" if kind == "pruned" else "a whole number of at least 2"
-        raise StudyError(f"change {change!r} needs {allowed} after its dash")
-    elif kind not in ("samples", "length", "pruned", "corpus"):
-        more = ["sample", "corpus-NAME", "samples-N", "length-N", "pruned-RATIO", *weights]
-        check_choice("change", change, [*perturb.PERTURBATIONS, *more])
-
-
-def _is_number(text: str, whole: bool) -> bool:
-    try:
-        return int(text) >= 2 if whole else 0 < float(text) < 1
-    except ValueError:
-        return False
+    """Raise :class:`StudyError` for a name that is no change, or whose weights are not among the given ``weights``."""
+    kind = Change.parse(change).kind
+    if kind in CHANGES and CHANGES[kind].given:
+        check_choice("change", kind, forms(given=weights))
 
 
 def scores_under(
@@ -53,28 +95,15 @@ def scores_under(
     its ``seed``. Raises :class:`StudyError` for an unknown change.
     """
     check_change(change, weights or {})
-    if change == "sample":
-        return study.scores(pruner, sample=draw, **settings)
-    kind, _, value = change.partition("-")
-    if kind in CALIBRATION:
-        name, parse = CALIBRATION[kind]
-        return study.calibrated(**{name: parse(value)}).scores(pruner, sample=sample, **settings)
-    with _changed(study, change, pruner, sample, draw, weights or {}, settings):
+    parsed = Change.parse(change)
+
+    def score(study, sample: int) -> Scores:
         return study.scores(pruner, sample=sample, **settings)
 
-
-@contextmanager
-def _changed(study, change, pruner, sample, draw, weights, settings):
-    value = change.partition("-")[2]
-    if change in perturb.PERTURBATIONS:
-        context = perturb.perturbed(change, study.model, draw)
-    elif change in weights:
-        context = replaced(study.model, weights[change])
-    else:
-        plan = study.plan(study.scores(pruner, sample=sample, **settings), float(value))
-        context = perturb.zeroed(study.model, plan)
-    with context:
-        yield
+    if parsed.kind in CHANGES:
+        return CHANGES[parsed.kind].function(study, parsed.dose, score, Case(sample, draw, weights or {}))
+    with perturb.perturbed(change, study.model, draw):
+        return score(study, sample)
 
 
 def mask_agreement(study, before: Scores, after: Scores, ratio: float) -> dict[str, float]:

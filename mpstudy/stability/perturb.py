@@ -1,7 +1,8 @@
 """Perturbations of the weights: one context manager each, restored bit for bit, whatever happens inside.
 
-A perturbation takes the model (and a seed where it is random) and changes its floating-point weights in place for the
-length of the ``with`` block. They nest. :mod:`mpstudy.stability.arithmetic` has those of the arithmetic.
+A perturbation takes the model and a seed and changes its floating-point weights in place for the length of the ``with``
+block. They nest. :mod:`mpstudy.stability.arithmetic` has those of the arithmetic. To add one, write the context manager
+``(model, seed)`` and register it: ``@PERTURBATIONS.register("int8-rows")``.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from torch import nn
 from ..errors import check_choice
 from ..structure.surgery import zero_units
 from ..structure.weights import draw_noise, restored, shifted
-from .arithmetic import HALVES, arithmetic
+from .arithmetic import arithmetic
+from .kinds import PERTURBATIONS, SIGMA, Change, Kind
 
 GROUP = 64  # weights that share a scale; a divisor of the widths of most models
 FLOAT8_MAX = 448.0  # of e4m3
@@ -99,19 +101,42 @@ def _root_mean_square(weights: dict) -> float:
     return (squares / sum(weight.numel() for weight in weights.values())) ** 0.5
 
 
-SIGMAS = ("1e-4", "1e-3", "1e-2", "5e-2", "1e-1")
-PERTURBATIONS = {fmt: (lambda model, seed, fmt=fmt: rounded(model, fmt)) for fmt in FORMATS}
-PERTURBATIONS |= {f"{fmt}-arithmetic": (lambda model, seed, fmt=fmt: arithmetic(model, fmt)) for fmt in HALVES}
-PERTURBATIONS |= {f"noise-{s}": (lambda model, seed, s=s: noisy(model, float(s), "relative", seed)) for s in SIGMAS}
-PERTURBATIONS |= {
-    f"isotropic-{s}": (lambda model, seed, s=s: noisy(model, float(s), "isotropic", seed)) for s in SIGMAS
-}
+PERTURBATIONS.add("bfloat16", Kind(lambda model, seed: rounded(model, "bfloat16"), label="bf16"))
+PERTURBATIONS.add("float16", Kind(lambda model, seed: rounded(model, "float16"), label="fp16"))
+PERTURBATIONS.add("float8", Kind(lambda model, seed: rounded(model, "float8"), label="fp8"))
+PERTURBATIONS.add("int8", Kind(lambda model, seed: rounded(model, "int8")))
+PERTURBATIONS.add("int4", Kind(lambda model, seed: rounded(model, "int4")))
+
+
+@PERTURBATIONS.register("bfloat16-arithmetic", label="bf16\narithmetic")
+def bfloat16_arithmetic(model: nn.Module, seed: int):
+    """Let the model compute in bfloat16 (:func:`.arithmetic.arithmetic`)."""
+    return arithmetic(model, "bfloat16")
+
+
+@PERTURBATIONS.register("float16-arithmetic", label="fp16\narithmetic")
+def float16_arithmetic(model: nn.Module, seed: int):
+    """Let the model compute in float16 (:func:`.arithmetic.arithmetic`)."""
+    return arithmetic(model, "float16")
+
+
+@PERTURBATIONS.register("noise", value=SIGMA, panel="relative noise, σ|w|")
+def relative_noise(model: nn.Module, seed: int, sigma: float):
+    """:func:`noisy` of kind ``relative``."""
+    return noisy(model, sigma, "relative", seed)
+
+
+@PERTURBATIONS.register("isotropic", value=SIGMA, panel="isotropic noise, σ")
+def isotropic_noise(model: nn.Module, seed: int, sigma: float):
+    """:func:`noisy` of kind ``isotropic``."""
+    return noisy(model, sigma, "isotropic", seed)
 
 
 def perturbed(name: str, model: nn.Module, seed: int = 0):
-    """The registered perturbation ``name`` as a context manager on ``model``."""
-    check_choice("perturbation", name, PERTURBATIONS)
-    return PERTURBATIONS[name](model, seed)
+    """The perturbation ``name``, such as ``bfloat16`` or ``noise-1e-2``, as a context manager on ``model``."""
+    change = Change.parse(name)
+    function = PERTURBATIONS[change.kind].function
+    return function(model, seed) if change.dose is None else function(model, seed, change.dose)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mpstudy.errors import StudyError
 from mpstudy.evaluation import items as makers
 from mpstudy.evaluation import zeroshot
-from mpstudy.inputs import corpora, hub
+from mpstudy.inputs import corpora
 from mpstudy.runner import checks
 
 OWN = ["facts", "agreement", "cloze"]
@@ -242,7 +242,7 @@ def hub_copy(tmp_path, monkeypatch):
     """A local copy of the seven tasks, some in the hub's layout and format, some as files of JSON lines."""
     for index, (name, item) in enumerate(HUB_ITEMS.items()):
         rows = [item | {"row": row} for row in range(3)]
-        source = hub.TASKS[name]
+        source = zeroshot.TASKS[name].source
         path = tmp_path / name / (source.files[0] if index % 2 else f"{source.split}.jsonl")
         path.parent.mkdir(parents=True)
         if index % 2:

@@ -10,7 +10,6 @@ from mpstudy.errors import StudyError
 from mpstudy.inputs import corpora
 from mpstudy.pruners import PRUNERS
 from mpstudy.runner import checks
-from mpstudy.stability.perturb import PERTURBATIONS
 
 NAN, INF = math.nan, math.inf
 
@@ -39,7 +38,8 @@ def parameters(model: str) -> dict:
     return {
         "model": model, "layers": "1-4", "calibration": "sotu-early", "samples": 10, "length": 64,
         "corpora": ["sotu-late", "wiki"], "window": 128, "windows": 12, "ratio": 0.2, "ratios": [0.1, 0.2, 0.4],
-        "pruner": "taylor", "pruners": list(PRUNERS), "changes": [*PERTURBATIONS, "tuned"], "compared": ["moreau"],
+        "pruner": "taylor", "pruners": list(PRUNERS), "compared": ["moreau"],
+        "changes": ["bfloat16", "int8", "float16-arithmetic", "noise-1e-2", "isotropic-5e-2", "tuned"],
         "rivals": ["l2"], "methods": ["wanda", "moreau"], "updated": [], "sparsities": [0.5, "2:4"], "shown": 0.6,
         "pruning_steps": 2, "sparse_samples": 16, "sparse_length": 128,
         "compared_changes": ["sample", "length-32"], "common_changes": ["corpus-wiki"], "crossed": [0, 1],

@@ -9,6 +9,7 @@ from mpstudy.errors import StudyError
 from mpstudy.inputs import corpora, models
 from mpstudy.stability import perturb
 from mpstudy.stability.changes import log_scores, mask_agreement, scores_under
+from mpstudy.stability.kinds import SIGMA, Change
 from mpstudy.structure.scores import Scores
 from mpstudy.study import Study
 
@@ -74,7 +75,9 @@ def test_settings_reach_the_pruner(study):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *[(name, f"unknown change '{name}'; known: bfloat16, .*pruned-RATIO") for name in ("int3", "noise", "tuned")],
+        *[(name, f"unknown change '{name}'; known: bfloat16, .*pruned-RATIO") for name in ("int3", "tuned")],
+        *[(f"noise{sigma}", "needs a finite number > 0 after its dash") for sigma in ("", "-x", "-0", "-inf", "-nan")],
+        ("bfloat16-7", "unknown change 'bfloat16-7'; known: bfloat16, .*noise-SIGMA"),
         *[
             (f"{kind}-{n}", "needs a whole number of at least 2")
             for kind in ("samples", "length")
@@ -108,3 +111,34 @@ def test_log_scores_are_centred_by_key():
     assert found["a"] == pytest.approx([-1, 1]) and found["b"] == pytest.approx([0])
     with pytest.raises(StudyError, match="scores of 'a' hold a value <= 0"):
         log_scores(Scores({"a": torch.tensor([0.0, 1.0])}))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "dose", "label"),
+    [
+        ("bfloat16", "bfloat16", "", None, "bf16"),
+        ("bfloat16-arithmetic", "bfloat16-arithmetic", "", None, "bf16\narithmetic"),
+        ("int8", "int8", "", None, "int8"),
+        ("noise-1e-2", "noise", "1e-2", 0.01, "noise\n1e-2"),
+        ("isotropic-5e-2", "isotropic", "5e-2", 0.05, "isotropic\n5e-2"),
+        ("sample", "sample", "", None, "other\nsample"),
+        ("samples-20", "samples", "20", 20, "samples\n20"),
+        ("length-128", "length", "128", 128, "length\n128"),
+        ("corpus-wiki", "corpus", "wiki", "wiki", "corpus\nwiki"),
+        ("pruned-0.05", "pruned", "0.05", 0.05, "pruned\n0.05"),
+        ("tuned", "tuned", "", None, "LoRA\nupdate"),
+    ],
+)
+def test_a_name_is_a_kind_and_its_value(name, kind, value, dose, label):
+    change = Change.parse(name)
+    assert (change.kind, change.value, change.dose, change.label) == (kind, value, dose, label)
+    assert str(change) == name
+
+
+def test_a_registered_name_may_hold_dashes(monkeypatch):
+    monkeypatch.setattr(perturb.PERTURBATIONS, "_records", dict(perturb.PERTURBATIONS._records))
+    perturb.PERTURBATIONS.register("noise-of-rows", value=SIGMA)(perturb.relative_noise)
+    perturb.PERTURBATIONS.register("int8-rows")(perturb.bfloat16_arithmetic)
+    assert Change.parse("noise-of-rows-1e-3") == Change("noise-of-rows", "1e-3")  # the longest name that fits
+    assert Change.parse("int8-rows") == Change("int8-rows")
+    assert Change.parse("int8-rows").label == "int8\nrows"

@@ -5,15 +5,18 @@ import torch
 from helpers.models import bits, same_bits, score, tiny_llama
 
 from mpstudy.errors import StudyError
+from mpstudy.stability.kinds import Change
 from mpstudy.stability.perturb import PERTURBATIONS, noisy, perturbed, quantised, rounded, weight_change, zeroed
 from mpstudy.structure.plan import make_plan
 from mpstudy.structure.units import prunable_units
 from mpstudy.structure.weights import draw_noise, replaced, restored, shifted
 
+DOSES = {kind: ["1e-4", "1e-1"] if facts.value else [""] for kind, facts in PERTURBATIONS.items()}
+NAMES = [str(Change(kind, dose)) for kind, doses in DOSES.items() for dose in doses]
 FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_weights_change_inside_and_are_the_same_bits_afterwards(name):
     model = tiny_llama(bias=True)
     before = bits(model)
@@ -22,7 +25,7 @@ def test_weights_change_inside_and_are_the_same_bits_afterwards(name):
     assert same_bits(model, before)
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_weights_come_back_after_an_exception(name):
     model = tiny_llama()
     before = bits(model)
@@ -137,8 +140,8 @@ def test_unknown_format_and_perturbation_are_named():
     model = tiny_llama()
     with pytest.raises(StudyError, match="unknown number format 'int3'; known: bfloat16"), rounded(model, "int3"):
         pass
-    with pytest.raises(StudyError, match="unknown perturbation 'noise'; known: bfloat16, "):
-        perturbed("noise", model)
+    with pytest.raises(StudyError, match="unknown perturbation 'sample'; known: bfloat16, "):
+        perturbed("sample", model)
 
 
 @pytest.mark.parametrize("sigma", [0.001, 0.05])
