@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 
 from ..errors import StudyError
+from ..parameters import Count, Tokens
 from .inputs import (
     LAYERS_HELP,
     add_calibration,
     add_command,
-    check_at_least,
     check_file_target,
+    check_options,
     check_vocabulary,
     read_calibration,
     read_text,
@@ -147,8 +148,8 @@ def evaluate(options) -> None:
     from ..evaluation import cost, perplexity
     from ..inputs import corpora, models
 
-    check_at_least(2, window=options.window)
-    check_at_least(1, max_windows=options.max_windows, limit=options.limit)
+    check_options(Tokens, window=options.window)
+    check_options(Count, max_windows=options.max_windows, limit=options.limit)
     if options.tasks:
         from ..evaluation import zeroshot
 

@@ -4,11 +4,13 @@ To add one, write the function in a file of its own and name it here.
 """
 
 import inspect
-import math
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from ..errors import StudyError, check_choice
+from ..parameters import Count, Finite, Flag, NonNegative, Positive, Whole, checked
 from ..structure.units import REDUCTIONS
 from . import magnitude, moreau, moreau_release, random, smoothgrad, taylor
 
@@ -25,8 +27,10 @@ PRUNERS = {
     "moreau-gs": moreau.moreau_gs,
     "moreau-release": moreau_release.moreau_release,
 }
-POSITIVE = {"rho", "step_size", "tol", "lr", "lam", "steps", "max_steps", "average_last"}
-NON_NEGATIVE = {"sigma", "eta", "std", "soft"}
+RULES = dict.fromkeys(("rho", "step_size", "tol", "lr", "lam"), Positive)
+RULES |= dict.fromkeys(("steps", "max_steps", "average_last"), Count)
+RULES |= dict.fromkeys(("sigma", "eta", "std", "soft"), NonNegative)
+BY_DEFAULT = {bool: Flag, int: Whole, float: Finite, type(None): Finite}  # for settings that are not named here
 CHOICES = {"noise": ("relative", "isotropic"), "groups": ("units", "rows"), "solver": ("spectral", "plain")}
 CHOICES["reduction"] = tuple(REDUCTIONS)
 
@@ -73,11 +77,6 @@ def _check_value(name, key, value, default):
         return _check_device(name, value)
     if key in CHOICES:
         return check_choice(f"{key} of pruner {name!r}", value, CHOICES[key])
-    kind = float if default is None else type(default)
-    allowed = (int, float) if kind is float else kind
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise StudyError(f"{key} of pruner {name!r} must be of type {kind.__name__}, not {value!r}")
-    if kind in (int, float) and not math.isfinite(value):
-        raise StudyError(f"{key} of pruner {name!r} must be finite, not {value!r}")
-    if key in POSITIVE and value <= 0 or key in NON_NEGATIVE and value < 0:
-        raise StudyError(f"{key} of pruner {name!r} must be {'>' if key in POSITIVE else '>='} 0, not {value!r}")
+    kind = type(default)
+    other = Annotated[kind, Field(strict=True, description=f"of type {kind.__name__}")]
+    checked(RULES.get(key, BY_DEFAULT.get(kind, other)), f"{key} of pruner {name!r}", value)
