@@ -101,9 +101,7 @@ def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dic
     """
     check_choice("hub corpus", name, SOURCES)
     source = SOURCES[name]
-    local = local or _folder_of_variable(name)
-    files = _local_files(source, Path(local)) if local else _hub_files(name, source)
-    dataset = _read(source, files)
+    dataset = _read(source, files_of(name, local))
     if source.fields == FIELDS:
         return [{field: row[field] for field in FIELDS} for row in dataset]
     return dataset[source.fields[0]]
@@ -112,11 +110,18 @@ def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dic
 def task_files(name: str) -> list[Path]:
     """The files with the scored split of one of lm-eval's tasks. Copies and errors are those of :func:`load`."""
     check_choice("hub task", name, TASKS)
-    local = _folder_of_variable(name)
-    return _local_files(TASKS[name], local) if local else _hub_files(name, TASKS[name])
+    return files_of(name)
 
 
-def _folder_of_variable(name: str) -> Path | None:
+def files_of(name: str, local: str | Path | None = None) -> list[Path]:
+    """The files of a corpus or a task, which are fetched if need be but not read."""
+    source = SOURCES.get(name) or TASKS[name]
+    local = local or local_copy(name)
+    return _local_files(source, Path(local)) if local else _hub_files(name, source)
+
+
+def local_copy(name: str) -> Path | None:
+    """Where MPSTUDY_HUB_DIR holds a copy of a corpus or a task, if it does."""
     folder = os.environ.get(LOCAL_VARIABLE)
     return Path(folder) / name if folder and (Path(folder) / name).exists() else None
 

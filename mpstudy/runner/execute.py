@@ -12,16 +12,15 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import StudyError
-from ..inputs.names import is_bundled
 from ..store.files import write_atomically
 from ..store.paths import ROOT, cache_dir
 from . import machine
 from .fingerprint import package_versions, sha256
+from .named import needs_hub
 from .pages import write_notebook_page
 from .profiles import Spec
 
 SCHEMA = 1
-HUB_CORPORA = {"wikitext2", "ptb", "c4", "bookcorpus", "alpaca-cleaned"}
 
 
 def execute(
@@ -95,18 +94,6 @@ def _environment(spec: Spec, work: Path, threads: int) -> dict[str, str]:
     if not needs_hub(spec.parameters):
         environment["HF_HUB_OFFLINE"] = "1"
     return environment
-
-
-def needs_hub(parameters: dict) -> bool:
-    """Whether a model is neither bundled nor a folder, or any text parameter names a corpus of the hub."""
-    texts = {
-        text
-        for value in parameters.values()
-        for text in (value if isinstance(value, list) else [value])
-        if isinstance(text, str)
-    }
-    model = parameters.get("model")
-    return bool(texts & HUB_CORPORA) or not (model is None or is_bundled(model) or Path(model).is_dir())
 
 
 def _papermill(spec: Spec, work: Path, environment: dict[str, str]) -> None:

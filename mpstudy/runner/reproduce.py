@@ -22,6 +22,7 @@ from ..store.paths import PROFILES, REPORTS
 from . import machine, pages
 from .execute import execute
 from .fingerprint import fingerprint, sha256
+from .named import fetch
 from .profiles import Profile, Spec, load_profile, with_seeds
 from .progress import Progress, duration
 
@@ -72,6 +73,8 @@ def run_profile(
     with _locked(home):
         prints = fingerprints(profile)
         due = list(profile.runs) if again else _due(profile, home, prints)
+        for spec in due:
+            fetch(spec.parameters)
         if due:
             estimates = _announce(profile, due, home, jobs)
             for spec in due:  # an outdated result must not be read or shown, and `again` survives a kill
