@@ -52,7 +52,8 @@ _RECOVER = """
 Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned
 checkpoint.
 --instructions is a corpus name (alpaca-demo, alpaca-cleaned); --validation rows are held out, and the weights with the
-lowest loss on them are kept. A training that was killed goes on where it was when the same command is given again.
+lowest loss on them are kept. A training that was killed goes on where it was when the same command is given again,
+unless it ran under FSDP.
 Several processes share the work of each step; on one node and on each of several:
 
 examples:
