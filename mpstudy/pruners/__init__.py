@@ -4,7 +4,7 @@ To add one, write the function in a file of its own and name it here.
 """
 
 import inspect
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ PRUNERS = {
     "moreau-gs": moreau.moreau_gs,
     "moreau-release": moreau_release.moreau_release,
 }
-RULES = dict.fromkeys(("rho", "step_size", "tol", "lr", "lam"), Positive)
+RULES: dict[str, Any] = dict.fromkeys(("rho", "step_size", "tol", "lr", "lam"), Positive)
 RULES |= dict.fromkeys(("steps", "max_steps", "average_last"), Count)
 RULES |= dict.fromkeys(("sigma", "eta", "std", "soft"), NonNegative)
 BY_DEFAULT = {bool: Flag, int: Whole, float: Finite, type(None): Finite}  # for settings that are not named here
