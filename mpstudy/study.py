@@ -45,8 +45,9 @@ class Timed:
 class Study:
     """A model under study.
 
-    ``layers``: inclusive range such as ``"4-25"``. ``samples`` x ``length``: calibration tokens. ``windows`` windows
-    of ``window`` tokens are read from each evaluation corpus.
+    ``layers``: inclusive range such as ``"4-25"``, or what else :func:`mpstudy.structure.units.prunable_units` takes.
+    ``samples`` x ``length``: calibration tokens. ``windows`` windows of ``window`` tokens are read from each evaluation
+    corpus.
     """
 
     model_name: str
@@ -86,6 +87,13 @@ class Study:
         loaded = {"model": self.model, "tokenizer": self.tokenizer, "units": self.units}
         other = copy.copy(self)
         vars(other).update(loaded | changes)
+        return other
+
+    def with_layers(self, layers: str) -> "Study":
+        """The same loaded model with the units of other ``layers``."""
+        other = self.calibrated()
+        other.layers = layers
+        del other.units  # it finds its own
         return other
 
     def batches(self, seed: int) -> list[torch.Tensor]:

@@ -152,8 +152,22 @@ def test_another_calibration_shares_the_model(study, folder):
         study.calibrated(layers="1-1")
 
 
+@pytest.mark.parametrize("layers", ["0", "hidden"])
+def test_other_layers_of_the_same_model(study, folder, layers):
+    before = study.units.counts
+    other = study.with_layers(layers)
+    assert other.model is study.model and other.tokenizer is study.tokenizer and other.layers == layers
+    assert other.units.counts == make(folder, layers=layers).units.counts != before
+    assert study.layers == "1-2" and study.units.counts == before
+
+
+def test_a_study_takes_keywords_only(folder):
+    with pytest.raises(TypeError, match="positional argument"):
+        Study(folder, "1-2", "sotu-early", 3, 24, ["wiki"], 32, 4)
+
+
 def test_a_bad_setting_is_an_error_before_any_work(study, calls):
-    with pytest.raises(StudyError, match="rho of pruner 'moreau' must be > 0"):
+    with pytest.raises(StudyError, match="rho of pruner 'moreau' must be a finite number > 0, not -1.0"):
         study.scores("moreau", sample=0, rho=-1.0)
     with pytest.raises(StudyError, match="unknown pruner"):
         study.scores("wanda", sample=0)

@@ -7,6 +7,7 @@ from functools import wraps
 from pathlib import Path
 
 from ..errors import StudyError
+from ..parameters import Count, Tokens, checked
 from ..store.paths import check_checkout
 
 Handler = Callable[[argparse.Namespace], int | None]  # takes the options, returns an exit status; None is 0
@@ -46,8 +47,8 @@ def read_calibration(options):
     """The calibration batch that the options of :func:`add_calibration` name, int64 (samples, length)."""
     from ..inputs import corpora, models
 
-    check_at_least(1, samples=options.samples)
-    check_at_least(2, length=options.length)
+    check_options(Count, samples=options.samples)
+    check_options(Tokens, length=options.length)
     if options.tokens:
         batch = read_tokens(options.tokens)
     else:
@@ -105,11 +106,11 @@ def read_text(path: Path) -> str:
         raise StudyError(f"cannot read the text {str(path)!r}: {error}") from error
 
 
-def check_at_least(lowest: int, **options) -> None:
-    """Refuse an option, named by its keyword, below ``lowest``; ``None`` passes."""
+def check_options(kind, **options) -> None:
+    """Refuse an option, named by its keyword, that is no ``kind``; ``None`` passes."""
     for name, value in options.items():
-        if value is not None and value < lowest:
-            raise StudyError(f"--{name.replace('_', '-')} must be at least {lowest}, not {value}")
+        if value is not None:
+            checked(kind, f"--{name.replace('_', '-')}", value)
 
 
 def check_vocabulary(tokens, model: str, source) -> None:

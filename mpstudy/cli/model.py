@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 from ..errors import StudyError
+from ..parameters import Count, Tokens
 from ..recovery.recipe import CHOICES, Recipe
 from .inputs import (
     LAYERS_HELP,
     add_calibration,
     add_command,
-    check_at_least,
     check_file_target,
+    check_options,
     check_vocabulary,
     read_calibration,
     read_text,
@@ -52,7 +53,8 @@ _RECOVER = """
 Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned
 checkpoint.
 --instructions is a corpus name (alpaca-demo, alpaca-cleaned); --validation rows are held out, and the weights with the
-lowest loss on them are kept. A training that was killed goes on where it was when the same command is given again.
+lowest loss on them are kept. A training that was killed goes on where it was when the same command is given again,
+unless it ran under FSDP.
 Several processes share the work of each step; on one node and on each of several:
 
 examples:
@@ -146,8 +148,8 @@ def _evaluate(options) -> None:
     from ..evaluation import cost, perplexity
     from ..inputs import corpora, models
 
-    check_at_least(2, window=options.window)
-    check_at_least(1, max_windows=options.max_windows, limit=options.limit)
+    check_options(Tokens, window=options.window)
+    check_options(Count, max_windows=options.max_windows, limit=options.limit)
     if options.tasks:
         from ..evaluation import zeroshot
 

@@ -26,6 +26,7 @@ import yaml
 
 from ..errors import StudyError, check_choice
 from ..inputs import corpora, hub
+from ..parameters import Count, checked
 from ..store.paths import DATA, cache_dir
 from .items import agreement_items, cloze_items, fact_items
 from .tasks import TASKS, task_files
@@ -71,9 +72,8 @@ def evaluate_tasks(model, tokenizer, tasks, *, limit: int | None = None, batch_s
     Raises :class:`StudyError` for an unknown task and for a limit or batch size below 1.
     """
     check_tasks(tasks)
-    for name, value in (("limit", 1 if limit is None else limit), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise StudyError(f"{name} must be a whole number of at least 1; got {value!r}")
+    checked(Count, "limit", 1 if limit is None else limit)
+    checked(Count, "batch_size", batch_size)
     folders = [_write_task(name) for name in tasks]
     was_training = model.training
     try:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from ..errors import StudyError, check_choice
+from ..parameters import Count, checked
 from . import hub, manifest
 
 SPLIT_YEAR = 1946
@@ -79,7 +80,8 @@ def sample_windows(tokenizer, texts: Sequence[str], *, samples: int, length: int
     document once before any comes again. The global random state is neither read nor changed.
     Raises StudyError when no document has ``length`` tokens.
     """
-    _require_positive(samples=samples, length=length)
+    checked(Count, "samples", samples)
+    checked(Count, "length", length)
     generator = _generator(seed)
     windows = []
     while len(windows) < samples:
@@ -114,7 +116,8 @@ def text_windows(tokenizer, text: str, *, window: int, max_windows: int | None =
     The last, partial window is dropped. With ``max_windows`` fewer than there are, that many are kept, evenly
     spaced so that they cover the whole text. Raises StudyError when the text is shorter than one window.
     """
-    _require_positive(window=window, max_windows=1 if max_windows is None else max_windows)
+    checked(Count, "window", window)
+    checked(Count, "max_windows", 1 if max_windows is None else max_windows)
     tokens = _token_ids(tokenizer, text)
     count = len(tokens) // window
     if count == 0:
@@ -147,12 +150,6 @@ def _first_documents(documents: Iterable[str], characters: int) -> list[str]:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _require_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise StudyError(f"{name} = {value}: allowed is 1 or more")
 
 
 def _token_ids(tokenizer, text: str) -> torch.Tensor:

@@ -99,17 +99,18 @@ def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dic
 
 
 def files_of(name: str, source: Source, local: str | Path | None = None) -> list[Path]:
-    """The files of ``source``, called ``name``. Copies and errors are those of :func:`load`."""
-    local = local or _folder_of_variable(name)
+    """The files of ``source``, called ``name``, which are fetched if need be but not read. Copies and errors are those
+    of :func:`load`.
+    """
+    local = local or local_copy(name)
     return _local_files(source, Path(local)) if local else _hub_files(name, source)
 
 
-def content_digest(name: str) -> str:
+def content_digest(name: str, source: Source) -> str:
     """What stands behind a corpus or task: sha256 of the files of its local copy or of those in the hub's cache, or
     repository and revision where none has been fetched.
     """
-    source = (SOURCES | TASKS)[name]
-    if local := _folder_of_variable(name):
+    if local := local_copy(name):
         files = _local_files(source, local)
     elif not all(files := _cached_files(source)):
         return f"{source.repo}@{source.revision}"
@@ -129,7 +130,8 @@ def _cached_files(source: Source) -> list[str | None]:
     return [path if isinstance(path, str) else None for path in found]
 
 
-def _folder_of_variable(name: str) -> Path | None:
+def local_copy(name: str) -> Path | None:
+    """Where MPSTUDY_HUB_DIR holds a copy of a corpus or a task, if it does."""
     folder = os.environ.get(LOCAL_VARIABLE)
     return Path(folder) / name if folder and (Path(folder) / name).exists() else None
 

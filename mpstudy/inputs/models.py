@@ -4,6 +4,7 @@ The bundled model comes as a Q4_1 GGUF inside a package. transformers de-quantiz
 so a plain ``LlamaForCausalLM`` is rebuilt from its config and weights and cached once as safetensors.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
@@ -65,6 +67,35 @@ def load_tokenizer(name: str):
 def load_config(name: str):
     """The configuration of ``name`` without its weights."""
     return _from_pretrained(AutoConfig, locate(name))
+
+
+def fetch(name: str) -> None:
+    """Make sure that the config, the tokenizer and the weights of ``name`` can be loaded later, when no hub is within
+    reach. The weights are fetched if need be, and not read. Raises :class:`StudyError` for what is nowhere.
+    """
+    source = locate(name)
+    load_config(name)
+    load_tokenizer(name)
+    index = _file_of(source, f"{checkpoint.WEIGHTS}.index.json")
+    shards = json.loads(index.read_text())["weight_map"].values() if index else (checkpoint.WEIGHTS,)
+    for shard in sorted(set(shards)):
+        if _file_of(source, shard) is None:
+            raise StudyError(f"the weights of model {name!r} are not there: no {shard} in its folder or within reach")
+
+
+def _file_of(source: str, file: str) -> Path | None:
+    """A file beside a model's config, fetched if that lies in the hub's cache; ``None`` if there is none."""
+    folder = Path(source) if Path(source).is_dir() else hub_snapshot(source)
+    if (folder / file).is_file():
+        return folder / file
+    if folder == Path(source) or not _hub_answers():
+        return None
+    try:
+        return Path(hf_hub_download(source, file, revision=folder.name))
+    except EntryNotFoundError:
+        return None
+    except OSError as error:
+        raise StudyError(f"cannot fetch {file} of model {source!r}: {str(error).splitlines()[0]}") from error
 
 
 def locate(name: str) -> str:

@@ -5,12 +5,14 @@ about it), and import the file here. From then on every command, profile, notebo
 """
 
 import inspect
-import math
 from dataclasses import asdict
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from ..errors import StudyError, check_choice
+from ..parameters import Count, Finite, Flag, NonNegative, Positive, Whole, checked
 from ..structure.units import REDUCTIONS
 from .registry import PRUNERS
 
@@ -24,8 +26,10 @@ from . import moreau  # noqa: F401
 from . import moreau_release  # noqa: F401
 # isort: on
 
-POSITIVE = {"rho", "step_size", "tol", "lr", "lam", "steps", "max_steps", "average_last"}
-NON_NEGATIVE = {"sigma", "eta", "std", "soft"}
+RULES: dict[str, Any] = dict.fromkeys(("rho", "step_size", "tol", "lr", "lam"), Positive)
+RULES |= dict.fromkeys(("steps", "max_steps", "average_last"), Count)
+RULES |= dict.fromkeys(("sigma", "eta", "std", "soft"), NonNegative)
+BY_DEFAULT = {bool: Flag, int: Whole, float: Finite, type(None): Finite}  # for settings that are not named here
 CHOICES = {"noise": ("relative", "isotropic"), "groups": ("units", "rows"), "solver": ("spectral", "plain")}
 CHOICES["reduction"] = tuple(REDUCTIONS)
 
@@ -73,11 +77,6 @@ def _check_value(name, key, value, default):
         return _check_device(name, value)
     if key in CHOICES:
         return check_choice(f"{key} of pruner {name!r}", value, CHOICES[key])
-    kind = float if default is None else type(default)
-    allowed = (int, float) if kind is float else kind
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise StudyError(f"{key} of pruner {name!r} must be of type {kind.__name__}, not {value!r}")
-    if kind in (int, float) and not math.isfinite(value):
-        raise StudyError(f"{key} of pruner {name!r} must be finite, not {value!r}")
-    if key in POSITIVE and value <= 0 or key in NON_NEGATIVE and value < 0:
-        raise StudyError(f"{key} of pruner {name!r} must be {'>' if key in POSITIVE else '>='} 0, not {value!r}")
+    kind = type(default)
+    other = Annotated[kind, Field(strict=True, description=f"of type {kind.__name__}")]
+    checked(RULES.get(key, BY_DEFAULT.get(kind, other)), f"{key} of pruner {name!r}", value)

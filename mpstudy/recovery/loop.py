@@ -27,20 +27,20 @@ OPTIMISERS = {"adamw": torch.optim.AdamW, "adamp": AdamP}
 
 
 @dataclass
-class Progress:
+class History:
     """What a training has done: a row a step, and the weights with the lowest validation loss so far."""
 
-    history: list[dict] = field(default_factory=list)
+    rows: list[dict] = field(default_factory=list)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
-        return self.history[-1]["step"] if self.history else 0
+        return self.rows[-1]["step"] if self.rows else 0
 
     @property
     def best_step(self) -> int:
         """The step after which the validation loss was lowest; before the first step there is nothing to keep."""
-        measured = [row for row in self.history if "validation_loss" in row and row["step"]]
+        measured = [row for row in self.rows if "validation_loss" in row and row["step"]]
         return min(measured, key=lambda row: row["validation_loss"])["step"]
 
     def add(self, row: dict, weights) -> None:
@@ -48,7 +48,7 @@ class Progress:
         for name in {"loss", "validation_loss"} & row.keys():
             if not math.isfinite(row[name]):
                 raise StudyError(f"the recovery {name} is {row[name]} at step {row['step']}; a lower lr may help")
-        self.history.append(row)
+        self.rows.append(row)
         if row["step"] and "validation_loss" in row and self.best_step == row["step"]:
             self.best = weights()
 
@@ -74,6 +74,11 @@ class Loop:
     @property
     def is_main(self) -> bool:
         return self.accelerator.is_main_process
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process has all of the optimiser's state, so that :func:`save` cannot keep the training."""
+        return self.accelerator.distributed_type == DistributedType.FSDP
 
     def order(self, count: int) -> list[list[int]]:
         """The examples of every step, by index: each epoch a new permutation, the last step of one may be smaller."""
@@ -133,11 +138,11 @@ class Loop:
         return (batches + [silenced(batches[-1])] * missing)[rank::world]
 
 
-def save(path: str | Path, key: dict, loop: Loop, progress: Progress) -> None:
-    """Keep a training in one safetensors file; ``key`` says which training it is. One that is sharded is not kept: no
-    process has its optimiser's state.
+def save(path: str | Path, key: dict, loop: Loop, history: History) -> None:
+    """Keep a training in one safetensors file; ``key`` says which training it is. One that is sharded is
+    not kept.
     """
-    if loop.accelerator.distributed_type == DistributedType.FSDP:
+    if loop.is_sharded:
         return
     weights = loop.weights()
     if not loop.is_main:
@@ -151,15 +156,15 @@ def save(path: str | Path, key: dict, loop: Loop, progress: Progress) -> None:
             else:
                 plain[f"{index}.{name}"] = value
     tensors |= {f"weights.{name}": value for name, value in weights.items()}
-    tensors |= {f"best.{name}": value for name, value in progress.best.items()}
+    tensors |= {f"best.{name}": value for name, value in history.best.items()}
     schedule = {name: value for name, value in loop.schedule.state_dict().items() if name != "lr_lambdas"}
-    meta = {"key": key, "history": progress.history, "plain": plain}
+    meta = {"key": key, "history": history.rows, "plain": plain}
     meta |= {"groups": state["param_groups"], "schedule": schedule}
     with replacing(path) as partial:
         tensorfile.save(partial, "training", tensors, meta)
 
 
-def load(path: str | Path, key: dict, loop: Loop) -> Progress:
+def load(path: str | Path, key: dict, loop: Loop) -> History:
     """Bring ``loop`` to where :func:`save` left it. Raises :class:`StudyError` for the file of another training."""
     tensors, meta = tensorfile.load(path, "training")
     if different := [name for name in key if meta["key"].get(name) != key[name]]:
@@ -175,4 +180,4 @@ def load(path: str | Path, key: dict, loop: Loop) -> Progress:
         state.setdefault(int(index), {})[rest] = value
     loop.optimiser.load_state_dict({"state": state, "param_groups": meta["groups"]})
     loop.schedule.load_state_dict(meta["schedule"] | {"lr_lambdas": [None]})
-    return Progress(meta["history"], parts["best"])
+    return History(meta["history"], parts["best"])

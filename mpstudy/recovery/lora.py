@@ -6,6 +6,7 @@ template, loss on the response alone, AdamW with linear warm-up and decay. Its s
 
 import copy
 import math
+import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,7 +63,8 @@ def train_adapter(
 
     ``state``: a file that keeps the training after every ``save_every`` steps. A call that finds it goes on from there
     and ends with the same bits on the same machine; at the end it is deleted. In several processes, which
-    ``accelerate launch`` or ``torchrun`` starts, each makes the same call and gets the same adapter.
+    ``accelerate launch`` or ``torchrun`` starts, each makes the same call and gets the same adapter. Under FSDP nothing
+    is kept, which one line on standard error says at the start.
 
     ``base``: the digest of the model's weights, if the caller has it.
 
@@ -79,27 +81,29 @@ def train_adapter(
         training = loop.Loop(lora, recipe, steps, seed)
         key = meta | {"examples": _digest(examples), "validation": _digest(held_out)}
         key |= {"processes": training.accelerator.num_processes}
-        progress = loop.load(state, key, training) if state and Path(state).exists() else loop.Progress()
-        for row in progress.history:
+        history = loop.load(state, key, training) if state and Path(state).exists() else loop.History()
+        if state and training.is_sharded and training.is_main:
+            print("a sharded recovery (FSDP) is not kept while it runs: if it stops, it begins anew", file=sys.stderr)
+        for row in history.rows:
             log(row)
 
         def add(row):
-            progress.add(row, training.weights)
+            history.add(row, training.weights)
             if training.is_main:
                 log(row)
 
-        if not progress.history:
+        if not history.rows:
             add({"step": 0, "steps": steps, "validation_loss": training.mean_loss(held_out)})
-        for step, chosen in list(enumerate(training.order(len(examples)), start=1))[progress.step :]:
+        for step, chosen in list(enumerate(training.order(len(examples)), start=1))[history.step :]:
             row = {"step": step, "steps": steps, "loss": training.step(step, [examples[i] for i in chosen])}
             if step in measured:
                 row["validation_loss"] = training.mean_loss(held_out)
             add(row)
             if state and step % save_every == 0 and step < steps:
-                loop.save(state, key, training, progress)
+                loop.save(state, key, training, history)
     if state and training.is_main:
         Path(state).unlink(missing_ok=True)
-    return Adapter(progress.best, meta | {"best_step": progress.best_step, "history": progress.history})
+    return Adapter(history.best, meta | {"best_step": history.best_step, "history": history.rows})
 
 
 def merge_adapter(model, adapter: Adapter, *, base: str | None = None):

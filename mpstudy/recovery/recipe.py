@@ -1,45 +1,40 @@
 """The settings of LoRA recovery, apart from the training so that they can be checked without importing PEFT."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
 
-from ..errors import StudyError, check_choice
-
-CHOICES = {"optimiser": ("adamw", "adamp"), "schedule": ("linear", "cosine"), "loss_on": ("response", "all")}
-FROM_ZERO = ("dropout", "warmup_steps", "weight_decay")
+from ..errors import StudyError
+from ..parameters import Count, CountOrZero, Flag, NonNegative, Positive, Ratio, checked
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of LoRA recovery; the defaults are LLM-Pruner's (arXiv 2305.11627), and those of its trainer."""
+    """Settings of LoRA recovery; the defaults are LLM-Pruner's (arXiv 2305.11627), and those of its trainer.
 
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.05
-    lr: float = 1e-4
-    epochs: int = 2
-    batch_size: int = 64  # examples per optimiser step, over all processes
-    micro_batch_size: int = 4  # rows per backward pass
-    warmup_steps: int = 100
-    cutoff: int = 256  # tokens per row, the most that an example may have
-    schedule: str = "linear"  # decay of lr to 0 after the warm-up
-    optimiser: str = "adamw"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    loss_on: str = "response"
-    packing: bool = True  # as many examples in a row as fit, instead of one
-    checkpointing: bool = False  # recompute activations in the backward pass: less memory, a third more time
+    Raises :class:`StudyError` for a value that its type (see :mod:`mpstudy.parameters`) refuses.
+    """
+
+    r: Count = 8
+    alpha: Count = 16
+    dropout: Ratio = 0.05
+    lr: Positive = 1e-4
+    epochs: Count = 2
+    batch_size: Count = 64  # examples per optimiser step, over all processes
+    micro_batch_size: Count = 4  # rows per backward pass
+    warmup_steps: CountOrZero = 100
+    cutoff: Count = 256  # tokens per row, the most that an example may have
+    schedule: Literal["linear", "cosine"] = "linear"  # decay of lr to 0 after the warm-up
+    optimiser: Literal["adamw", "adamp"] = "adamw"
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    loss_on: Literal["response", "all"] = "response"
+    packing: Flag = True  # as many examples in a row as fit, instead of one
+    checkpointing: Flag = False  # recompute activations in the backward pass: less memory, a third more time
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in CHOICES:
-                check_choice(f"recovery setting {field.name}", value, CHOICES[field.name])
-            elif field.type is bool:
-                if not isinstance(value, bool):
-                    raise StudyError(f"recovery setting {field.name} must be true or false, not {value!r}")
-            else:
-                _check_number(field, value)
+        for name, kind in RULES.items():
+            object.__setattr__(self, name, checked(kind, f"recovery setting {name}", getattr(self, name)))
 
     def steps(self, rows: int) -> int:
         """Optimiser steps of a training on ``rows`` examples; a warm-up that is no shorter is a :class:`StudyError`."""
@@ -49,11 +44,5 @@ class Recipe:
         return steps
 
 
-def _check_number(field, value) -> None:
-    wrong = isinstance(value, bool) or not isinstance(value, (int, field.type)) or not math.isfinite(value)
-    too_low = wrong or (value < 0 if field.name in FROM_ZERO else value <= 0)
-    if too_low or (field.name == "dropout" and value >= 1):
-        allowed = "in [0, 1)" if field.name == "dropout" else ">= 0" if field.name in FROM_ZERO else "> 0"
-        raise StudyError(
-            f"recovery setting {field.name} must be a finite {field.type.__name__} {allowed}, not {value!r}"
-        )
+RULES = get_type_hints(Recipe, include_extras=True)
+CHOICES = {name: get_args(kind) for name, kind in RULES.items() if get_origin(kind) is Literal}

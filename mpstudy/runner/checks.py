@@ -2,24 +2,29 @@
 
 The runner calls :func:`validate` on the parameters of every run of a profile before the first one begins. What the
 checks need (models' configs, corpora) is imported only for the parameters that are there.
+
+Each parameter of the project's own notebooks has a rule in :data:`RULES`, which a test demands. A notebook of a
+reader's own may declare other names: the runner then holds their values to the types of the notebook's defaults, and
+here all their numbers must be finite.
 """
 
 import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from ..errors import StudyError, check_choice
+from ..parameters import Count, Distinct, NonNegative, Positive, Ratio, Rising, Seeds, Some, Text, Tokens, checked
+from ..recovery.recipe import RULES as RECIPE
+from ..recovery.recipe import Recipe
 
-COUNTS = ("samples", "windows", "task_items", "validation_rows", "new_tokens", "tuning_rows", "repeats")
-COUNTS += ("max_steps", "release_steps", "budget", "pruning_steps", "sparse_samples")
-LOWEST = dict.fromkeys(COUNTS, 1) | {"length": 2, "sparse_length": 2, "window": 2}  # tokens; the first is not predicted
+RECIPE_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps", "cutoff", "dropout")
 
 
 def validate(parameters: dict) -> None:
-    """Raise :class:`StudyError` for the first parameter that cannot be used; names without a rule pass."""
+    """Raise :class:`StudyError` for the first parameter that cannot be used."""
     for name, value in parameters.items():
-        if name in LOWEST and not (type(value) is int and value >= LOWEST[name]):
-            raise StudyError(f"{name} must be a whole number of at least {LOWEST[name]}, not {value!r}")
-        if name in RULES:
-            RULES[name](value)
+        checked(RULES.get(name, Unruled), name, value)
     _check_recipe(parameters)
     if "model" in parameters:
         _check_model(parameters)
@@ -29,164 +34,140 @@ def validate(parameters: dict) -> None:
         _check_rows(parameters["instructions"], max(parameters["row_counts"]) + parameters["validation_rows"])
 
 
-def _each(check):
-    def check_all(values) -> None:
-        if not isinstance(values, (list, tuple)) or not values:
-            raise StudyError(f"a list of names or numbers is needed, with at least one, not {values!r}")
-        if any(value in values[:index] for index, value in enumerate(values)):
-            raise StudyError(f"{values!r} names something twice")
-        for value in values:
-            check(value)
-
-    return check_all
-
-
-def _pruner(name) -> None:
+def _pruner(name: str) -> str:
     from ..pruners import PRUNERS
 
     check_choice("pruner", name, PRUNERS)
+    return name
 
 
-def _corpus(name, kind="text") -> None:
+def _corpus(name: str, kind: str = "text") -> str:
     from ..inputs.corpora import CORPORA
 
     check_choice("corpus", name, {c for c, corpus in CORPORA.items() if corpus.kind == kind})
+    return name
 
 
-def _change(name) -> None:
+def _instructions(name: str) -> str:
+    return _corpus(name, "instructions")
+
+
+def _change(name: str) -> str:
     from ..stability.changes import check_change
 
     check_change(name, weights=("tuned",))
+    return name
 
 
-def _crossed(seeds) -> None:
-    _each(_seed)(seeds)
-    if len(seeds) < 2:
-        raise StudyError(f"crossed needs at least two seeds, not {seeds!r}")
+def _task(name: str) -> str:
+    from ..evaluation.tasks import TASKS
+
+    check_choice("zero-shot task", name, TASKS)
+    return name
 
 
-def _task(name) -> None:
-    from ..evaluation.tasks import TASKS, task_files
-
-    if TASKS[name].harness:
-        task_files(name)
-
-
-def _row_counts(values) -> None:
-    _each(lambda value: None)(values)
-    if not all(type(value) is int and value >= 1 for value in values) or list(values) != sorted(values):
-        raise StudyError(f"row_counts must be whole numbers of at least 1, in rising order, not {values!r}")
-
-
-def _reference(name) -> None:
-    from ..inputs.models import load_config
-
-    load_config(name)
-
-
-def _length(value) -> None:
-    if not (type(value) is int and value >= LOWEST["length"]):
-        raise StudyError(f"lengths must be whole numbers of at least {LOWEST['length']}, not {value!r}")
-
-
-def _ratio(value) -> None:
-    from ..structure.plan import check_ratio
-
-    check_ratio(value)
-
-
-def _seed(value) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise StudyError(f"a seed must be a whole number >= 0, not {value!r}")
-
-
-def _positive(name: str):
-    def check(value) -> None:
-        if not (_finite(value) and value > 0):
-            raise StudyError(f"{name} must be finite and > 0, not {value!r}")
-
-    return check
-
-
-def _eta(value) -> None:
-    if not (_finite(value) and value >= 0):
-        raise StudyError(f"eta must be finite and >= 0, not {value!r}")
-
-
-def _solver(name) -> None:
+def _solver(name: str) -> str:
     from ..gradients.envelope import SOLVERS
 
     check_choice("solver", name, SOLVERS)
+    return name
 
 
-def _finite(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _layers(value) -> None:
-    from ..structure.units import HIDDEN, ranges
-
-    if value != HIDDEN:
-        ranges(value, None)
-
-
-def _sparsity(value) -> None:
-    from ..sparse.masks import Target
-
-    Target.parse(value)
-
-
-def _method(name) -> None:
+def _method(name: str) -> str:
     from ..sparse import METHODS
     from ..sparse.importance import ELEMENTWISE
 
     check_choice("method", name, {*METHODS, *ELEMENTWISE} - {"masked"})
+    return name
 
 
-def _none_or_each(check):
-    return lambda values: values == [] or _each(check)(values)
+def _reference(name: str) -> str:
+    from ..inputs.models import load_config
 
+    load_config(name)
+    return name
+
+
+def _layers(text: str) -> str:
+    from ..structure.units import HIDDEN, ranges
+
+    if text != HIDDEN:
+        ranges(text, None)
+    return text
+
+
+def _sparsity(value):
+    from ..sparse.masks import Target
+
+    Target.parse(value)
+    return value
+
+
+def _two(seeds: list) -> list:
+    if len(seeds) < 2:
+        raise StudyError(f"at least two seeds are needed, not {seeds!r}")
+    return seeds
+
+
+def _finite(value):
+    """A literal in which each number is finite."""
+    if isinstance(value, (list, tuple, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            _finite(each)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise StudyError(f"each number must be finite, not {value!r}")
+    return value
+
+
+LAYERS = Field(strict=True, description="text such as '4-25', 'attention 4-25, mlp 2-28' or 'hidden'")
+Layers = Annotated[str, LAYERS, AfterValidator(_layers)]
+Pruners = Some[Annotated[Text, AfterValidator(_pruner)]]
+Corpus = Annotated[Text, AfterValidator(_corpus)]
+Changes = Some[Annotated[Text, AfterValidator(_change)]]
+Method = Annotated[Text, AfterValidator(_method)]
+Sparsity = Annotated[Any, AfterValidator(_sparsity)]
+Unruled = Annotated[Any, AfterValidator(_finite)]
 
 RULES = {
-    "pruner": _pruner,
-    "pruners": _each(_pruner),
-    "compared": _each(_pruner),
-    "rivals": _each(_pruner),
-    "changes": _each(_change),
-    "compared_changes": _each(_change),
-    "common_changes": _each(_change),
-    "crossed": _crossed,
-    "calibration": _corpus,
-    "corpora": _each(_corpus),
-    "instructions": lambda name: _corpus(name, "instructions"),
-    "tasks": _each(_task),
-    "ratio": _ratio,
-    "ratios": _each(_ratio),
-    "seeds": _each(_seed),
-    "layers": _layers,
-    "rho": _positive("rho"),
-    "rhos": _each(_positive("rho")),
-    "radii": _each(_positive("rho")),
-    "lengths": _each(_length),
-    "row_counts": _row_counts,
-    "references": _none_or_each(_reference),
-    "methods": _each(_method),
-    "updated": _none_or_each(_method),
-    "sparsities": _each(_sparsity),
-    "shown": _sparsity,
-    "precision": _positive("precision"),
-    "noise": _positive("noise"),
-    "solvers": _each(_solver),
-    "eta": _eta,
+    "model": Text,
+    "layers": Layers,
+    "pruner": Annotated[Text, AfterValidator(_pruner)],
+    **dict.fromkeys(("pruners", "compared", "rivals"), Pruners),
+    **dict.fromkeys(("changes", "compared_changes", "common_changes"), Changes),
+    "calibration": Corpus,
+    "corpora": Some[Corpus],
+    **dict.fromkeys(("length", "sparse_length", "window"), Tokens),
+    **dict.fromkeys(("samples", "sparse_samples", "windows"), Count),
+    "lengths": Some[Tokens],
+    "ratio": Ratio,
+    "ratios": Some[Ratio],
+    "pruning_steps": Count,
+    "seeds": Seeds,
+    "crossed": Annotated[Seeds, AfterValidator(_two)],
+    **dict.fromkeys(("rho", "precision", "noise"), Positive),
+    **dict.fromkeys(("rhos", "radii"), Some[Positive]),
+    "eta": NonNegative,
+    "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
+    **dict.fromkeys(("max_steps", "release_steps", "budget"), Count),
+    "methods": Some[Method],
+    "updated": Distinct[Method],
+    "sparsities": Some[Sparsity],
+    "shown": Sparsity,
+    "instructions": Annotated[Text, AfterValidator(_instructions)],
+    "row_counts": Rising,
+    **dict.fromkeys(("validation_rows", "tuning_rows"), Count),
+    **{name: RECIPE[name] for name in RECIPE_NAMES},
+    "tasks": Some[Annotated[Text, AfterValidator(_task)]],
+    "references": Distinct[Annotated[Text, AfterValidator(_reference)]],
+    "prompts": Some[Text],
+    **dict.fromkeys(("task_items", "new_tokens", "repeats"), Count),
+    "published": Text,
 }
 
 
 def _check_recipe(parameters: dict) -> None:
-    names = {"lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps", "cutoff", "dropout"}
-    given = {name: parameters[name] for name in names & parameters.keys()}
+    given = {name: parameters[name] for name in RECIPE_NAMES if name in parameters}
     if given:
-        from ..recovery.recipe import Recipe
-
         recipe = Recipe(**given)
         for count in parameters.get("row_counts", []):
             recipe.steps(count)

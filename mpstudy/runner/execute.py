@@ -7,17 +7,16 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import StudyError
-from ..inputs.names import is_bundled
 from . import machine
 from .fingerprint import fingerprint
 from .kernel import environment_of, execute_notebook
+from .named import needs_hub
 from .pages import write_notebook_page
 from .profiles import Run
 from .publish import clean_notebook, publish
 from .status import tables_digest
 
 SCHEMA = 2
-HUB_CORPORA = {"wikitext2", "ptb", "c4", "bookcorpus", "alpaca-cleaned"}
 
 
 def execute(
@@ -83,15 +82,3 @@ def execute(
         "provenance": before | measured,
     }
     publish(run, work, home, result)
-
-
-def needs_hub(parameters: dict) -> bool:
-    """Whether a model is neither bundled nor a folder, or any text parameter names a corpus of the hub."""
-    texts = {
-        text
-        for value in parameters.values()
-        for text in (value if isinstance(value, list) else [value])
-        if isinstance(text, str)
-    }
-    model = parameters.get("model")
-    return bool(texts & HUB_CORPORA) or not (model is None or is_bundled(model) or Path(model).is_dir())

@@ -21,6 +21,7 @@ from ..inputs.names import last_name, model_type
 from ..store.reach import Library, Reached, library, texts
 from ..store.syntax import Form
 from ..store.versions import versions_of
+from .named import hub_sources
 from .profiles import Run, is_parameters, read_cells
 
 _MAGIC = re.compile(r"^(\s*)([%!].*)$")
@@ -39,7 +40,7 @@ def identity(run: Run, threads: int, needs: dict[str, str], code: Library | None
         "cells": [cell.digest for cell in cells],
         "definitions": reached.digests(),
         "wiring": reached.wiring(cells),
-        "inputs": contents(_models(run), texts(list(run.parameters.values())), reached.strings),
+        "inputs": contents(_models(run), texts(list(run.parameters.values())), reached.strings, hub_sources()),
         "versions": versions_of(reached.packages),
         "needs": needs,
     }

@@ -23,7 +23,6 @@ A profile is a flat YAML file in ``notebooks/profiles``::
 
 import ast
 import json
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -32,26 +31,33 @@ from pathlib import Path
 import yaml
 
 from ..errors import StudyError, check_choice
+from ..parameters import Count, Distinct, Entries, NonNegative, Seeds, Table, Text, checked
 from ..store.paths import PROFILES
 from .tolerances import Tolerances
 
-_COMPARISON = {"tolerances": dict, "timings": list, "sentences": list, "pooled": list, "next_seed": dict}
+_COMPARISON = {
+    "tolerances": Table,
+    "timings": Distinct[Text],
+    "sentences": Distinct[Text],
+    "pooled": Distinct[Text],
+    "next_seed": Table,
+}
 _PROFILE = {
-    "description": str,
-    "threads": int,
-    "memory_gb": float,
-    "disk_gb": float,
-    "reference_seconds": float,
-    "runs": list,
+    "description": Text,
+    "threads": Count,
+    "memory_gb": NonNegative,
+    "disk_gb": NonNegative,
+    "reference_seconds": NonNegative,
+    "runs": Entries,
 } | _COMPARISON
 _RUN = {
-    "name": str,
-    "notebook": str,
-    "minutes": float,
-    "needs": list,
-    "parameters": dict,
-    "quick": dict,
-    "quick_minutes": float,
+    "name": Text,
+    "notebook": Text,
+    "minutes": NonNegative,
+    "needs": Distinct[Text],
+    "parameters": Table,
+    "quick": Table,
+    "quick_minutes": NonNegative,
 }
 _OPTIONAL = {*_COMPARISON, "needs", "parameters", "quick", "quick_minutes"}
 
@@ -149,9 +155,6 @@ def typed_parameters(notebook: Path, overrides: dict) -> dict:
         name: _typed(f"parameter {name!r} of {notebook.stem}", overrides.get(name, default), default)
         for name, default in defaults.items()
     }
-    seeds = parameters.get("seeds", [])
-    if len(set(seeds)) != len(seeds):
-        raise StudyError(f"parameter 'seeds' of {notebook.stem} names a seed twice: {seeds}")
     return parameters
 
 
@@ -168,8 +171,6 @@ def _typed(what: str, value, default):
     if default is None:
         return value
     if isinstance(default, float) and type(value) in (int, float):
-        if not math.isfinite(value):
-            raise StudyError(f"{what} must be finite, not {value}")
         return float(value)
     if type(value) is not type(default):
         wanted, got = type(default).__name__, type(value).__name__
@@ -188,8 +189,6 @@ def load_profile(name: str, folder: Path = PROFILES) -> Profile:
     runs = []
     for index, entry in enumerate(raw.pop("runs"), start=1):
         runs.append(_run(_checked(f"profile {name}, run {index}", entry, _RUN), folder.parent, runs))
-    if not runs:
-        raise StudyError(f"profile {name}: runs must not be empty")
     tolerances = Tolerances.read(name, {key: raw.pop(key) for key in _COMPARISON if key in raw})
     return Profile(name=name, runs=tuple(runs), tolerances=tolerances, **raw)
 
@@ -227,17 +226,11 @@ def check_name(name: str) -> str:
 
 def _checked(what: str, raw, schema: dict) -> dict:
     """``raw`` with known keys of the right types only."""
-    if not isinstance(raw, dict):
-        raise StudyError(f"{what}: expected `key: value` lines")
-    for key in raw:
+    for key in checked(Table, what, raw):
         check_choice(f"key in {what}", key, schema)
     for key in schema.keys() - _OPTIONAL - raw.keys():
         raise StudyError(f"{what}: {key} is missing")
-    typed = {key: _typed(f"{key} in {what}", value, schema[key]()) for key, value in raw.items()}
-    for key, value in typed.items():
-        if isinstance(value, (int, float)) and value < (1 if key == "threads" else 0):
-            raise StudyError(f"{key} in {what} is too small: {value}")
-    return typed
+    return {key: checked(schema[key], f"{key} in {what}", value) for key, value in raw.items()}
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -246,9 +239,7 @@ def parse_seeds(text: str) -> list[int]:
         seeds = [int(part) for part in text.split(",") if part] if "," in text else list(range(int(text)))
     except ValueError as error:
         raise StudyError(f"seeds must be a count or a comma list of whole numbers, not {text!r}") from error
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise StudyError(f"seeds must be one or more different non-negative numbers, not {text!r}")
-    return seeds
+    return checked(Seeds, "seeds", seeds)
 
 
 def with_seeds(profile: Profile, seeds: list[int]) -> Profile:

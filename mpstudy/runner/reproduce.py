@@ -21,6 +21,7 @@ from ..store.paths import PROFILES, REPORTS
 from . import machine, pages, verdict
 from .compare import compare
 from .execute import execute
+from .named import fetch
 from .profiles import Profile, Run, load_profile, quick_part, validate, with_seeds
 from .progress import Progress, duration
 from .prose import refresh
@@ -111,6 +112,8 @@ def run_profile(
         validate(profile.runs)
     with _locked(home):
         due = list(profile.runs) if again else _due(profile, home, known)
+        for run in due:
+            fetch(run.parameters)
         if again and computed:
             shutil.rmtree(computed, ignore_errors=True)
         if due:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 
-from ..errors import StudyError
+from ..parameters import Count, checked
 from .plan import Plan, make_plan
 from .scores import Scores
 from .surgery import remove_units
@@ -16,11 +16,10 @@ def plan_in_steps(
     """A plan at ``ratio`` for ``model``, which is not changed, made in ``steps`` equal steps.
 
     ``score(model, units)`` is called before each on what is left, such as ``lambda model, units:
-    pruners.score("taylor", model, batches, units)``. Raises :class:`StudyError` for ``steps`` below 1, and as
+    pruners.score("taylor", model, batches, units)``. Raises StudyError for ``steps`` below 1, and as
     :func:`mpstudy.structure.plan.make_plan` does.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise StudyError(f"steps must be a whole number of at least 1, not {steps!r}")
+    checked(Count, "steps", steps)
     plan, smaller = None, model
     for step in range(1, steps + 1):
         if plan is not None:

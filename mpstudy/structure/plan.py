@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import StudyError, check_choice
+from ..parameters import Count, Ratio, checked
 from ..store.files import write_atomically
 from .scores import Scores
 from .units import Units
@@ -54,16 +55,12 @@ class Plan:
 
 def check_ratio(ratio) -> float:
     """A pruning ratio in [0, 1), or :class:`StudyError`."""
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not (0 <= ratio < 1):
-        raise StudyError(f"the pruning ratio must be in [0, 1), not {ratio!r}")
-    return float(ratio)
+    return checked(Ratio, "the pruning ratio", ratio)
 
 
 def check_multiple(multiple, scope: str) -> None:
     """:class:`StudyError` unless ``multiple`` is a whole number of at least 1, and 1 with global scope."""
-    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
-        raise StudyError(f"multiple must be a whole number of at least 1, not {multiple!r}")
-    if multiple > 1 and scope == "global":
+    if checked(Count, "multiple", multiple) > 1 and scope == "global":
         raise StudyError("multiple needs local scope: global scope leaves layers of any width")
 
 

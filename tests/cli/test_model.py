@@ -334,15 +334,21 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (SCORE.replace("new.safetensors", "book.txt/new"), "cannot make the folder"),
         (SCORE + "--set rho=0.1", "unknown setting of pruner 'taylor' 'rho'"),
         (SCORE + "--set rho", "--set takes KEY=VALUE, not 'rho'"),
-        (MOREAU + "--set rho=0", "rho of pruner 'moreau' must be > 0, not 0"),
-        (MOREAU + "--set rho=nan", "rho of pruner 'moreau' must be finite"),
-        (MOREAU + "--set rho=big", "rho of pruner 'moreau' must be of type float, not 'big'"),
-        (MOREAU + "--set sigma=-1", "sigma of pruner 'moreau' must be >= 0, not -1"),
-        (MOREAU + "--set step_size=inf", "step_size of pruner 'moreau' must be finite"),
+        (MOREAU + "--set rho=0", "rho of pruner 'moreau' must be a finite number > 0, not 0"),
+        (MOREAU + "--set rho=nan", "rho of pruner 'moreau' must be a finite number > 0, not nan"),
+        (MOREAU + "--set rho=big", "rho of pruner 'moreau' must be a finite number > 0, not 'big'"),
+        (MOREAU + "--set sigma=-1", "sigma of pruner 'moreau' must be a finite number >= 0, not -1"),
+        (MOREAU + "--set step_size=inf", "step_size of pruner 'moreau' must be a finite number > 0, not inf"),
         (MOREAU + "--set noise=loud", "unknown noise of pruner 'moreau' 'loud'; known: isotropic"),
-        (SCORE.replace("taylor", "moreau-gs") + "--set eta=-0.1", "eta of pruner 'moreau-gs' must be >= 0, not -0.1"),
-        (SCORE.replace("taylor", "smoothgrad") + "--set steps=1.5", "steps of pruner 'smoothgrad' must be of type int"),
-        (SCORE.replace("taylor", "moreau-release") + "--set proximal=1", "must be of type bool, not 1"),
+        (
+            SCORE.replace("taylor", "moreau-gs") + "--set eta=-0.1",
+            "eta of pruner 'moreau-gs' must be a finite number >= 0, not -0.1",
+        ),
+        (
+            SCORE.replace("taylor", "smoothgrad") + "--set steps=1.5",
+            "steps of pruner 'smoothgrad' must be a whole number of at least 1, not 1.5",
+        ),
+        (SCORE.replace("taylor", "moreau-release") + "--set proximal=1", "must be true or false, not 1"),
         *[
             (SCORE.replace("batch.npy", f"{name}"), message)
             for name, message in {
@@ -362,13 +368,13 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         ],
         ("score mute --pruner l1 --layers 1 --out new", "cannot load the Tokenizer of "),
         ("score model --pruner l1 --layers 1 --out new --corpus brown", "unknown corpus 'brown'; known: "),
-        ("score model --pruner l1 --layers 1 --out new --samples 0", "--samples must be at least 1, not 0"),
-        ("score model --pruner l1 --layers 1 --out new --length 1", "--length must be at least 2, not 1"),
+        ("score model --pruner l1 --layers 1 --out new --samples 0", "--samples must be a whole number of .* 1, not 0"),
+        ("score model --pruner l1 --layers 1 --out new --length 1", "--length must be a whole number of .* 2, not 1"),
         ("score model --pruner l1 --layers 1 --out new --length 9999", "no document of 9999 tokens"),
         ("score narrow --pruner l1 --layers 1 --out new", "sotu-early holds token ids outside the vocabulary"),
         # prune
         *[
-            (PRUNE.replace("0.25", ratio), r"the pruning ratio must be in \[0, 1\), not")
+            (PRUNE.replace("0.25", ratio), r"the pruning ratio must be a number in \[0, 1\), not")
             for ratio in ("1.5", "1", "nan", "inf")
         ],
         (PRUNE.replace("0.25", "0.99"), "ratio 0.99 with local scope removes all units of layers.1.attention"),
@@ -392,18 +398,18 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (EVALUATE.replace("book", "absent"), "cannot read the text .*absent.txt': .*No such file"),
         (EVALUATE.replace("book.txt", "model"), "cannot read the text .*model': .*Is a directory"),
         (EVALUATE.replace("--text book.txt", "--corpus alpaca-demo2"), "unknown .*corpus 'alpaca-demo2'; known: "),
-        (EVALUATE.replace("window 16", "window 1"), "--window must be at least 2, not 1"),
+        (EVALUATE.replace("window 16", "window 1"), "--window must be a whole number of at least 2, not 1"),
         ("evaluate model", "needs a text: --text FILE, --corpus NAME, or both"),
         (EVALUATE + "--corpus wiki", "corpus 'wiki' is bundled; local copies are of wikitext2"),
-        (EVALUATE + "--max-windows 0", "--max-windows must be at least 1, not 0"),
-        (EVALUATE + "--max-windows -3", "--max-windows must be at least 1, not -3"),
+        (EVALUATE + "--max-windows 0", "--max-windows must be a whole number of at least 1, not 0"),
+        (EVALUATE + "--max-windows -3", "--max-windows must be a whole number of at least 1, not -3"),
         (EVALUATE + "--tasks facts mmlu", "unknown zero-shot task 'mmlu'; known: agreement, arc_challenge, "),
-        (EVALUATE + "--tasks facts --limit 0", "--limit must be at least 1, not 0"),
+        (EVALUATE + "--tasks facts --limit 0", "--limit must be a whole number of at least 1, not 0"),
         # recover
-        (RECOVER + "--lr 0", r"recovery setting lr must be a finite float > 0, not 0\.0"),
-        (RECOVER + "--lr nan", "recovery setting lr must be a finite float > 0, not nan"),
-        (RECOVER + "--dropout 1", r"recovery setting dropout must be a finite float in \[0, 1\), not 1\.0"),
-        (RECOVER + "--r -1", "recovery setting r must be a finite int > 0, not -1"),
+        (RECOVER + "--lr 0", r"recovery setting lr must be a finite number > 0, not 0\.0"),
+        (RECOVER + "--lr nan", "recovery setting lr must be a finite number > 0, not nan"),
+        (RECOVER + "--dropout 1", r"recovery setting dropout must be a number in \[0, 1\), not 1\.0"),
+        (RECOVER + "--r -1", "recovery setting r must be a whole number of at least 1, not -1"),
         (RECOVER + "--rows 11", "--rows 11 of 10 training rows: allowed is 1 to 10"),
         (RECOVER + "--rows 0", "--rows 0 of 10 training rows: allowed is 1 to 10"),
         (RECOVER + "--validation 12", "validation = 12 of 12 rows: allowed is 1 to 11"),

@@ -16,7 +16,7 @@ from mpstudy.errors import StudyError
 from mpstudy.evaluation import items as makers
 from mpstudy.evaluation import zeroshot
 from mpstudy.inputs import corpora
-from mpstudy.runner import checks
+from mpstudy.runner import named
 
 OWN = ["facts", "agreement", "cloze"]
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
@@ -284,7 +284,7 @@ def test_a_task_without_hub_or_copy_names_where_it_may_lie(tmp_path, monkeypatch
     with pytest.raises(
         StudyError, match=f"task 'piqa' cannot be loaded .* accepted in {tmp_path}/piqa: the validation"
     ):
-        checks.validate({"tasks": ["facts", "piqa"]})
+        named.fetch({"tasks": ["facts", "piqa"]})
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
-"""Model folders with a foreign config, or with code that must never run."""
+"""Model folders with a foreign config, or with code that must never run, and one in the layout of the hub's cache."""
 
 import json
+import shutil
 from pathlib import Path
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SPY = """
 from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -33,3 +35,16 @@ def booby_trap(path: Path) -> bytes:
             return Path.touch, (path,)
 
     return pickle.dumps(Trap())
+
+
+def hub_cache(home: Path, folder: str, files=None) -> Path:
+    """A Hugging Face cache with ``owner/tiny``, holding all or some ``files`` of ``folder``; returns its snapshot."""
+    repository = home / "hub" / "models--owner--tiny"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    for path in Path(folder).iterdir():
+        if files is None or path.name in files:
+            shutil.copy(path, snapshot)
+    return snapshot

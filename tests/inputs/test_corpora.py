@@ -210,7 +210,7 @@ def test_a_text_too_short_for_the_window():
 
 @pytest.mark.parametrize("wrong", [{"window": 0}, {"window": -1}, {"window": 2, "max_windows": 0}])
 def test_windows_are_counted_from_one(wrong):
-    with pytest.raises(StudyError, match="= (0|-1): allowed is 1 or more"):
+    with pytest.raises(StudyError, match=f"{[*wrong][-1]} must be a whole number of at least 1, not (0|-1)"):
         corpora.text_windows(NumberTokenizer(), numbers(0, 9), **wrong)
 
 
@@ -270,7 +270,7 @@ def test_no_document_is_long_enough(documents):
 
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"length": 0}])
 def test_samples_are_counted_from_one(wrong):
-    with pytest.raises(StudyError, match="= 0: allowed is 1 or more"):
+    with pytest.raises(StudyError, match=f"{next(iter(wrong))} must be a whole number of at least 1, not 0"):
         sampled(**wrong)
 
 

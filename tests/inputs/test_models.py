@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.folders import SPY, booby_trap, change_config
+from helpers.folders import COMMIT, SPY, booby_trap, change_config, hub_cache
 from helpers.tiny import byte_tokenizer, tiny_folder, tiny_model, tokens
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
@@ -22,7 +22,6 @@ from mpstudy.store import digests
 from mpstudy.store.paths import ROOT
 
 GROUPED, UNGROUPED = names.BUNDLED
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
@@ -204,19 +203,6 @@ def test_offline_no_address_is_even_tried(monkeypatch):
         models.load_model("owner/absent")
 
 
-def hub_cache(home: Path, folder: str, files=None) -> Path:
-    """A Hugging Face cache with ``owner/tiny``, holding all or some ``files`` of ``folder``; returns its snapshot."""
-    repository = home / "hub" / "models--owner--tiny"
-    snapshot = repository / "snapshots" / COMMIT
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT)
-    for path in Path(folder).iterdir():
-        if files is None or path.name in files:
-            shutil.copy(path, snapshot)
-    return snapshot
-
-
 def in_process(code: str, **environment) -> subprocess.CompletedProcess:
     """Run ``code`` on its own, for libraries read their settings on import; HF_HUB_OFFLINE is not set."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
@@ -233,7 +219,7 @@ def test_a_cached_hub_model_loads_without_network(tmp_path, folder, variable):
     hub_cache(tmp_path / "huggingface", folder)
     home = tmp_path / "huggingface" / homes[variable]
     code = (
-        "import time; from mpstudy import models, sources; begin = time.perf_counter();"
+        "import time; from mpstudy.inputs import models, names; begin = time.perf_counter();"
         "model, tokenizer = models.load_model('owner/tiny'), models.load_tokenizer('owner/tiny');"
         "print(model.config.hidden_size, tokenizer('a').input_ids, names.source_digest('owner/tiny'));"
         "assert time.perf_counter() - begin < 15"
@@ -284,16 +270,19 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cached", [(), ("config.json",)])
-def test_a_hub_model_is_fetched_from_the_hub(tmp_path, folder, cached):
-    """A cache that holds the config only is what reading a model's config leaves behind."""
+@pytest.mark.parametrize("first", ["models.load_config", "models.constants.HF_HUB_OFFLINE = not models.fetch"])
+def test_a_hub_model_is_fetched_from_the_hub(tmp_path, folder, cached, first):
+    """A cache that holds the config only is what reading a model's config leaves behind. After ``fetch``, which returns
+    nothing, the hub is not asked any more.
+    """
     if cached:
         hub_cache(tmp_path, folder, cached)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("TinyHub", (Hub,), {"folder": Path(folder)}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     code = (
-        "from mpstudy import digests, models;"
-        "models.load_config('owner/tiny'); models.load_tokenizer('owner/tiny');"
+        "from mpstudy.inputs import models; from mpstudy.store import digests;"
+        f"{first}('owner/tiny'); models.load_tokenizer('owner/tiny');"
         "print(digests.weights_digest(models.load_model('owner/tiny', device='cpu')))"
     )
     try:

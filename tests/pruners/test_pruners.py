@@ -137,20 +137,20 @@ def test_unknown_setting(name, setting):
 
 
 @pytest.mark.parametrize(
-    "name, setting, value, kind",
+    "name, setting, value, rule",
     [
-        ("moreau", "rho", "0.1", "float"),
-        ("moreau", "rho", True, "float"),
-        ("moreau", "rho", None, "float"),
-        ("moreau", "max_steps", 10.0, "int"),
-        ("moreau", "max_steps", True, "int"),
-        ("moreau", "step_size", "big", "float"),
-        ("moreau-release", "proximal", 1, "bool"),
-        ("smoothgrad", "sigma", [0.1], "float"),
+        ("moreau", "rho", "0.1", "a finite number > 0"),
+        ("moreau", "rho", True, "a finite number > 0"),
+        ("moreau", "rho", None, "a finite number > 0"),
+        ("moreau", "max_steps", 10.0, "a whole number of at least 1"),
+        ("moreau", "max_steps", True, "a whole number of at least 1"),
+        ("moreau", "step_size", "big", "a finite number > 0"),
+        ("moreau-release", "proximal", 1, "true or false"),
+        ("smoothgrad", "sigma", [0.1], "a finite number >= 0"),
     ],
 )
-def test_wrong_type(name, setting, value, kind):
-    with pytest.raises(StudyError, match=f"{setting} of pruner '{name}' must be of type {kind}, not "):
+def test_wrong_type(name, setting, value, rule):
+    with pytest.raises(StudyError, match=f"{setting} of pruner '{name}' must be {rule}, not "):
         pruners.check_settings(name, {setting: value})
 
 
@@ -161,16 +161,19 @@ NON_NEGATIVE = [("moreau", "sigma"), ("moreau-gs", "eta"), ("smoothgrad", "sigma
 @pytest.mark.parametrize("name, setting", POSITIVE + NON_NEGATIVE)
 def test_value_out_of_range(name, setting):
     for value in (math.nan, math.inf, -math.inf):
-        with pytest.raises(StudyError, match=f"{setting} of pruner '{name}' must be finite, not "):
+        with pytest.raises(StudyError, match=f"{setting} of pruner '{name}' must be a finite number >=? 0, not "):
             pruners.check_settings(name, {setting: value})
     for value in (-1e-9, -1):
-        with pytest.raises(StudyError, match=f"{setting} of pruner '{name}' must be >=? 0, not "):
+        with pytest.raises(StudyError, match=f"{setting} of pruner '{name}' must be a finite number >=? 0, not "):
             pruners.check_settings(name, {setting: value})
 
 
 @pytest.mark.parametrize("name, setting", POSITIVE + [("moreau", "max_steps"), ("smoothgrad", "steps")])
 def test_zero_where_it_has_no_meaning(name, setting):
-    with pytest.raises(StudyError, match=f"{setting} of pruner '{name}' must be > 0, not 0"):
+    with pytest.raises(
+        StudyError,
+        match=f"{setting} of pruner '{name}' must be a (finite number > 0|whole number of at least 1), not 0",
+    ):
         pruners.check_settings(name, {setting: 0})
 
 

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import DistributedType
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from helpers.tiny import ROWS, byte_tokenizer, encoded, pruned_model, tiny_model
@@ -90,11 +92,11 @@ def test_a_step_moves_the_weights_along_the_clipped_gradient():
 
 
 def test_the_weights_with_the_lowest_validation_loss_are_kept():
-    progress = loop.Progress()
+    history = loop.History()
     for step, loss in enumerate([1.0, 3.0, 2.0, 2.5]):
-        progress.add({"step": step, "validation_loss": loss}, lambda step=step: {"w": torch.tensor(step)})
-    assert progress.best_step == 2 and progress.best["w"] == 2
-    assert progress.step == 3
+        history.add({"step": step, "validation_loss": loss}, lambda step=step: {"w": torch.tensor(step)})
+    assert history.best_step == 2 and history.best["w"] == 2
+    assert history.step == 3
 
 
 # --- Going on ----------------------------------------------------------------------------------------------------
@@ -138,6 +140,26 @@ def test_a_damaged_state_is_an_error(tmp_path):
     (tmp_path / "state").write_bytes(b"half")
     with pytest.raises(StudyError, match="state is not a file of training written by mpstudy"):
         train(state=tmp_path / "state")
+
+
+def test_a_sharded_training_says_once_that_it_is_not_kept(tmp_path, monkeypatch, capsys):
+    whole = train()
+    assert capsys.readouterr().err == ""
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "is_sharded", property(lambda self: True))
+        stopped_at(5, tmp_path / "state")
+        said = "a sharded recovery (FSDP) is not kept while it runs: if it stops, it begins anew\n"
+        assert capsys.readouterr().err == said and not (tmp_path / "state").exists()
+        train()
+        assert capsys.readouterr().err == ""  # nobody asked to keep it
+        assert_same(whole, train(state=tmp_path / "state"), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("kind", "sharded"), [("FSDP", True), ("MULTI_GPU", False), ("NO", False)])
+def test_fsdp_alone_is_sharded(kind, sharded, monkeypatch):
+    training = loop_of()
+    monkeypatch.setattr(training, "accelerator", SimpleNamespace(distributed_type=DistributedType[kind]))
+    assert training.is_sharded == sharded
 
 
 SCRIPT = """

@@ -1,9 +1,13 @@
 """LoRA recovery trains what it says on the tokens it says, repeatably, and its merge is the trained function."""
 
 import copy
+import inspect
 import json
 import math
 import random
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from mpstudy.errors import StudyError
 from mpstudy.recovery import lora
 from mpstudy.recovery.examples import alpaca_prompt
-from mpstudy.recovery.recipe import Recipe
+from mpstudy.recovery.recipe import RULES, Recipe
 from mpstudy.structure import checkpoint, surgery
 
 TRAINING, VALIDATION = ROWS[:9], ROWS[9:]
@@ -240,9 +244,21 @@ def test_values_at_the_edge_pass(good):
     + [("dropout", 1), ("dropout", 1.5), ("epochs", 1.5), ("r", 8.0)],
 )
 def test_bad_values_are_named(name, value):
-    with pytest.raises(StudyError, match=f"recovery setting {name} must be a finite ") as caught:
+    with pytest.raises(StudyError, match=f"recovery setting {name} must be a (finite |whole )?number ") as caught:
         Recipe(**{name: value})
     assert repr(value) in str(caught.value)
+
+
+def test_values_are_checked_under_postponed_annotations():
+    module = ModuleType("mpstudy.recovery.postponed")
+    module.__package__ = "mpstudy.recovery"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, module)  # where a dataclass looks its annotations up
+        source = Path(inspect.getfile(Recipe)).read_text(encoding="utf-8")
+        exec("from __future__ import annotations\n" + source, vars(module))
+        assert isinstance(module.Recipe.__annotations__["lr"], str) and module.RULES == RULES
+        with pytest.raises(StudyError, match="recovery setting lr must be a finite number > 0, not nan"):
+            module.Recipe(lr=math.nan)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from mpstudy.errors import StudyError
 from mpstudy.inputs import corpora
 from mpstudy.pruners import PRUNERS
 from mpstudy.runner import checks
+from mpstudy.runner.profiles import notebook_parameters
+from mpstudy.store.paths import NOTEBOOKS
 
 NAN, INF = math.nan, math.inf
 
@@ -49,7 +51,7 @@ def parameters(model: str) -> dict:
         "instructions": "alpaca-demo", "row_counts": [6, 8], "new_tokens": 8, "references": [],
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
-        "title": "a parameter without a rule",
+        "title": "a parameter without a rule", "micro_batch_size": 2, "prompts": ["Why?"],
     }  # fmt: skip
 
 
@@ -87,23 +89,29 @@ def test_values_at_the_edge_pass(model, edge):
         ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, arc_challenge, arc_easy"),
         ({"changes": ["int3"]}, "unknown change 'int3'; known: bfloat16"),
         ({"common_changes": ["corpus-brown"]}, "unknown corpus 'brown'; known: "),
-        ({"crossed": [3]}, "crossed needs at least two seeds, not"),
+        ({"crossed": [3]}, "crossed: at least two seeds are needed, not"),
         ({"solvers": ["spectral", "newton"]}, "unknown solver 'newton'; known: plain, spectral"),
         ({"model": "gpt-5"}, "no model 'gpt-5': give a bundled name"),
         ({"model": "/no/such/folder"}, "no model '/no/such/folder': give a bundled name"),
         # ratios
-        *[({"ratio": bad}, r"pruning ratio must be in \[0, 1\)") for bad in (-0.1, 1, 1.0, 1.5, NAN, INF, "0.2", True)],
-        ({"ratios": [0.2, 1.0]}, r"pruning ratio must be in \[0, 1\), not 1.0"),
+        *[
+            ({"ratio": bad}, r"ratio must be a number in \[0, 1\), not ")
+            for bad in (-0.1, 1, 1.0, 1.5, NAN, INF, "0.2", True)
+        ],
+        ({"ratios": [0.2, 1.0]}, r"element 1 of ratios must be a number in \[0, 1\), not 1.0"),
         ({"ratio": 0.96}, "ratio 0.96 removes all MLP channels of a layer of"),
         ({"ratio": 0.99}, "ratio 0.99 removes all heads of a layer of"),
         ({"ratios": [0.1, 0.99]}, "ratio 0.99 removes all heads of a layer of"),
         # signs, finiteness
-        *[({"rho": bad}, "rho must be finite and > 0, not ") for bad in (0, -0.1, NAN, INF, "0.1", None, True)],
-        *[({"eta": bad}, "eta must be finite and >= 0, not ") for bad in (-0.1, NAN, INF, "0.1", None)],
-        *[({name: 0}, f"{name} must be finite and > 0, not 0") for name in ("precision", "noise")],
-        ({"radii": [0.1, 0]}, "rho must be finite and > 0, not 0"),
-        *[({"lengths": [64, bad]}, "lengths must be whole numbers of at least 2, not ") for bad in (1, 2.5, "64")],
-        ({"rhos": [0.1, -0.1]}, "rho must be finite and > 0, not -0.1"),
+        *[({"rho": bad}, "rho must be a finite number > 0, not ") for bad in (0, -0.1, NAN, INF, "0.1", None, True)],
+        *[({"eta": bad}, "eta must be a finite number >= 0, not ") for bad in (-0.1, NAN, INF, "0.1", None)],
+        *[({name: 0}, f"{name} must be a finite number > 0, not 0") for name in ("precision", "noise")],
+        ({"radii": [0.1, 0]}, "element 1 of radii must be a finite number > 0, not 0"),
+        *[
+            ({"lengths": [64, bad]}, "element 1 of lengths must be a whole number of at least 2, not ")
+            for bad in (1, 2.5, "64")
+        ],
+        ({"rhos": [0.1, -0.1]}, "element 1 of rhos must be a finite number > 0, not -0.1"),
         # counts and seeds
         *[
             ({name: bad}, f"{name} must be a whole number of at least [12], not ")
@@ -112,25 +120,30 @@ def test_values_at_the_edge_pass(model, edge):
         ],
         ({"window": 1}, "window must be a whole number of at least 2, not 1"),
         ({"length": 1}, "length must be a whole number of at least 2, not 1"),
-        *[({"seeds": [bad]}, "a seed must be a whole number >= 0") for bad in (-1, 0.5, "0", None, True)],
-        ({"seeds": [1, 2, 1]}, "names something twice"),
-        ({"pruners": ["taylor", "taylor"]}, "names something twice"),
         *[
-            ({name: bad}, "a list of names or numbers is needed, with at least one")
+            ({"seeds": [bad]}, "element 0 of seeds must be a whole number of at least 0, not ")
+            for bad in (-1, 0.5, "0", None, True)
+        ],
+        ({"seeds": [1, 2, 1]}, r"seeds: \[1, 2, 1\] names 1 twice"),
+        ({"pruners": ["taylor", "taylor"]}, "pruners: .* names 'taylor' twice"),
+        *[
+            ({name: bad}, f"{name}: a list (with at least one element )?is needed, not ")
             for name in LISTS
             for bad in ([], "taylor", 3, None)
         ],
-        *[({"row_counts": bad}, "row_counts must be whole numbers of at least 1, in ") for bad in ([8, 6], [0])],
+        ({"row_counts": [8, 6]}, r"row_counts: a list in rising order is needed, not \[8, 6\]"),
+        ({"row_counts": [0]}, "element 0 of row_counts must be a whole number of at least 1, not 0"),
         ({"references": ["owner/absent"]}, "'owner/absent' is not in the local cache"),
         # layers
-        *[({"layers": bad}, "layers .* are not of the form '4-25' or '7'") for bad in ("", "4-", "-4", "4:25", None)],
+        *[({"layers": bad}, "layers .* are not of the form '4-25' or '7'") for bad in ("", "4-", "-4", "4:25")],
+        ({"layers": None}, "layers must be text such as '4-25', .*, not None"),
         ({"layers": "2-6"}, "layers '2-6' are not inside this model's layers 0-5"),
         ({"layers": "4-2"}, "layers '4-2' are not inside this model's layers 0-5"),
         # recovery
-        *[({name: 0}, f"recovery setting {name} must be") for name in ("lr", "epochs", "batch_size", "cutoff")],
-        ({"lr": NAN}, "recovery setting lr must be a finite float > 0, not nan"),
-        ({"epochs": 1.5}, "recovery setting epochs must be a finite int > 0, not 1.5"),
-        ({"warmup_steps": -1}, "recovery setting warmup_steps must be a finite int >= 0, not -1"),
+        *[({name: 0}, f"{name} must be a .*, not 0") for name in ("lr", "epochs", "batch_size", "cutoff")],
+        ({"lr": NAN}, "lr must be a finite number > 0, not nan"),
+        ({"epochs": 1.5}, "epochs must be a whole number of at least 1, not 1.5"),
+        ({"warmup_steps": -1}, "warmup_steps must be a whole number of at least 0, not -1"),
         ({"warmup_steps": 4}, "warmup_steps 4 must be below the 3 steps of 6 rows"),
         ({"row_counts": [6, 9]}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
         # text and window
@@ -141,6 +154,24 @@ def test_a_bad_value_is_one_clear_error(model, change, message):
     with pytest.raises(StudyError, match=message) as caught:
         checks.validate(parameters(model) | change)
     assert "\n" not in str(caught.value)
+
+
+def test_every_parameter_of_the_projects_notebooks_has_a_rule():
+    declared = [(name, path.stem) for path in NOTEBOOKS.glob("*.ipynb") for name in notebook_parameters(path)]
+    assert len(declared) > 100
+    assert [f"{name} of {notebook} has no rule" for name, notebook in declared if name not in checks.RULES] == []
+
+
+def test_every_rule_is_of_a_parameter_that_some_notebook_or_reader_has():
+    declared = {name for path in NOTEBOOKS.glob("*.ipynb") for name in notebook_parameters(path)}
+    assert checks.RULES.keys() - declared == {"pruner", "dropout"}  # for readers' own notebooks
+
+
+@pytest.mark.parametrize("bad", [NAN, -INF, [1, NAN], {"a": [INF]}, ({"b": NAN},)])
+def test_numbers_of_a_parameter_without_a_rule_are_finite(bad):
+    checks.validate({"rh0": -1, "sigma": [0.5, {"a": None}], "flag": True})
+    with pytest.raises(StudyError, match="sigma: each number must be finite, not (nan|-?inf)"):
+        checks.validate({"rh0": -1, "sigma": bad})
 
 
 def test_a_family_without_adapter_is_named(tmp_path):

@@ -70,10 +70,10 @@ def test_a_parameters_cell_holds_literals_only(study, source):
     "change, message",
     [
         ({"thread": 2}, "unknown key in profile tiny 'thread'"),
-        ({"threads": "two"}, "threads in profile tiny must be int"),
-        ({"threads": 0}, "threads in profile tiny is too small"),
-        ({"disk_gb": -1}, "disk_gb in profile tiny is too small"),
-        ({"runs": []}, "runs must not be empty"),
+        ({"threads": "two"}, "threads in profile tiny must be a whole number of at least 1, not 'two'"),
+        ({"threads": 0}, "threads in profile tiny must be a whole number of at least 1, not 0"),
+        ({"disk_gb": -1}, "disk_gb in profile tiny must be a finite number >= 0, not -1"),
+        ({"runs": []}, r"runs in profile tiny must be a list with at least one entry, not \[\]"),
         ({"runs": [{"name": "x", "notebook": "write"}]}, "minutes is missing"),
         (
             {"runs": [{"name": "x", "notebook": "writ", "minutes": 1}]},

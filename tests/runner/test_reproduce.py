@@ -13,7 +13,7 @@ from helpers.tiny_study import TinyStudy
 
 from mpstudy.errors import StudyError
 from mpstudy.runner import machine
-from mpstudy.runner.execute import needs_hub
+from mpstudy.runner import reproduce as reproduce_module
 from mpstudy.runner.profiles import load_profile
 from mpstudy.runner.publish import scrub
 from mpstudy.runner.reproduce import _announce, _locked, report
@@ -222,6 +222,15 @@ def test_little_memory_is_a_warning(study, monkeypatch, capsys):
     assert "warning: about 4.5 GB of memory needed, 4.0 GB available" in capsys.readouterr().out
 
 
+def test_what_is_not_there_is_named_before_the_first_notebook_starts(study, monkeypatch):
+    monkeypatch.delenv("MPSTUDY_HUB_DIR", raising=False)
+    study.notebook("read", "changes = ['sample']", READ)
+    study.profile([study.run("write"), study.run("read", parameters={"changes": ["corpus-ptb"]})])
+    monkeypatch.setattr(reproduce_module, "execute", lambda *arguments: pytest.fail("started"))
+    with pytest.raises(StudyError, match="corpus 'ptb' cannot be loaded"):
+        study.reproduce()
+
+
 def test_the_estimate_scales_with_the_speed_of_this_machine(study, monkeypatch, capsys):
     study.profile([study.run("write", minutes=2), study.run("read", minutes=3)], reference_seconds=0.5)
     monkeypatch.setattr(machine, "probe_seconds", lambda threads: 1.0)
@@ -229,12 +238,6 @@ def test_the_estimate_scales_with_the_speed_of_this_machine(study, monkeypatch, 
     estimates = _announce(profile, list(profile.runs), study.profiles, jobs=1)
     assert estimates == {"write": 240.0, "read": 360.0}
     assert "2 of 2 runs to execute; about 10.0 min, 0.1 GB memory, 0 GB disk" in capsys.readouterr().out
-
-
-def test_the_hub_is_reached_only_for_what_it_alone_has(tmp_path):
-    assert not needs_hub({"model": "smollm2-135m-instruct", "corpora": ["wiki", "novel"]})
-    assert not needs_hub({"model": str(tmp_path)}) and not needs_hub({})
-    assert needs_hub({"model": "meta-llama/Llama-3.2-1B"}) and needs_hub({"corpora": ["wiki", "ptb"]})
 
 
 def test_scrubbing_leaves_no_folder_of_this_machine():

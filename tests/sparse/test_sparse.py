@@ -297,7 +297,9 @@ def test_bad_input_is_refused_before_anything_changes():
 
 @pytest.mark.slow
 def test_on_the_real_model_better_updates_have_smaller_errors():
-    study = Study("smollm2-135m-instruct", "12", "sotu-early", 16, 128, ["wiki"], 128, 1)
+    settings = {"calibration": "sotu-early", "samples": 16, "length": 128, "corpora": ["wiki"]}
+    settings |= {"window": 128, "windows": 1}
+    study = Study(model_name="smollm2-135m-instruct", layers="12", **settings)
     batches, methods = study.batches(0), ("wanda", "sparsegpt", "admm-gradual")
     wanda, sparsegpt, gradual = (
         prune_layers(copy.deepcopy(study.model), batches, "12", method, Target(0.6)) for method in methods

@@ -28,7 +28,8 @@ def study(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(
         corpora, "load_texts", lambda name, local=None: SENTENCES[:30] if name == "sotu-early" else SENTENCES[30:]
     )
-    return Study(folder, "1-2", "sotu-early", samples=3, length=24, corpora=["wiki"], window=32, windows=4)
+    settings = {"layers": "1-2", "calibration": "sotu-early", "samples": 3, "length": 24}
+    return Study(model_name=folder, corpora=["wiki"], window=32, windows=4, **settings)
 
 
 def same(first: Scores, second: Scores) -> bool:

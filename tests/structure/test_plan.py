@@ -88,7 +88,7 @@ def test_ties_go_to_the_lower_index(units, scope):
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1, 2.5, float("nan"), float("inf"), True, "x", None])
 def test_ratio_outside_the_range_is_named(units, ratio):
-    with pytest.raises(StudyError, match=r"the pruning ratio must be in \[0, 1\), not "):
+    with pytest.raises(StudyError, match=r"the pruning ratio must be a number in \[0, 1\), not "):
         make_plan(scores_of(units), units, ratio)
 
 
