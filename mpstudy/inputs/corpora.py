@@ -20,6 +20,7 @@ import torch
 
 from ..errors import StudyError, check_choice
 from ..parameters import Count, checked
+from ..registry import Registry
 from . import hub, manifest
 
 SPLIT_YEAR = 1946
@@ -214,17 +215,21 @@ def _bundled(name: str, kind: str, about: str, read: Callable[[], list]) -> Corp
     return Corpus(name, kind, about, load)
 
 
-def _from_hub(name: str, source: hub.Source) -> Corpus:
+def _from_hub(name: str) -> Corpus:
+    source = hub.SOURCES[name]
     kind = "instructions" if source.fields == hub.FIELDS else "text"
     return Corpus(name, kind, source.about, partial(hub.load, name))
 
 
-_BUNDLED = [
-    _bundled("sotu-early", "text", "State of the Union addresses before 1946: calibration", _sotu_early),
-    _bundled("sotu-late", "text", "State of the Union addresses from 1946: perplexity", _sotu_late),
-    _bundled("wiki", "text", "30 Wikipedia articles: perplexity", _wiki),
-    _bundled("novel", "text", "Botchan, a novel in 11 chapters: perplexity", _novel),
-    _bundled("c4-demo", "text", "300 web documents of C4: an alternative calibration text", _c4_demo),
-    _bundled("alpaca-demo", "instructions", "999 instructions with answers: LoRA recovery", _alpaca_demo),
-]
-CORPORA = {corpus.name: corpus for corpus in _BUNDLED + [_from_hub(*item) for item in hub.SOURCES.items()]}
+CORPORA: Registry = Registry("corpus")
+CORPORA.add("sotu-early", _bundled("sotu-early", "text", "addresses before 1946: calibration", _sotu_early))
+CORPORA.add("sotu-late", _bundled("sotu-late", "text", "addresses from 1946: perplexity", _sotu_late))
+CORPORA.add("wiki", _bundled("wiki", "text", "30 Wikipedia articles: perplexity", _wiki))
+CORPORA.add("novel", _bundled("novel", "text", "Botchan, a novel in 11 chapters: perplexity", _novel))
+CORPORA.add("c4-demo", _bundled("c4-demo", "text", "300 web documents of C4: another calibration text", _c4_demo))
+CORPORA.add("alpaca-demo", _bundled("alpaca-demo", "instructions", "999 instructions: LoRA recovery", _alpaca_demo))
+CORPORA.add("wikitext2", _from_hub("wikitext2"))
+CORPORA.add("ptb", _from_hub("ptb"))
+CORPORA.add("c4", _from_hub("c4"))
+CORPORA.add("bookcorpus", _from_hub("bookcorpus"))
+CORPORA.add("alpaca-cleaned", _from_hub("alpaca-cleaned"))

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import StudyError, check_choice
+from ..errors import StudyError
+from ..registry import Registry
 from ..store.paths import cache_dir
 
 CONVERTED = "refs/convert/parquet"
@@ -41,8 +42,10 @@ class Source:
     kind: str = "corpus"
 
 
-SOURCES = {
-    "wikitext2": Source(
+SOURCES: Registry = Registry("hub corpus")
+SOURCES.add(
+    "wikitext2",
+    Source(
         about="WikiText-2 raw, test split: perplexity",
         repo="Salesforce/wikitext",  # once called wikitext
         revision="b08601e04326c79dfdd32d625aee71d232d685c3",
@@ -50,7 +53,10 @@ SOURCES = {
         files=("wikitext-2-raw-v1/test-00000-of-00001.parquet",),
         keep_newline=True,
     ),
-    "ptb": Source(
+)
+SOURCES.add(
+    "ptb",
+    Source(
         about="Penn Treebank, validation split, as LLM-Pruner evaluates it: perplexity",
         repo="ptb-text-only/ptb_text_only",  # once called ptb_text_only
         revision=CONVERTED,
@@ -58,21 +64,30 @@ SOURCES = {
         files=("penn_treebank/validation/0000.parquet",),
         fields=("sentence",),
     ),
-    "c4": Source(
+)
+SOURCES.add(
+    "c4",
+    Source(
         about="C4, English, the first of 1024 training files: calibration",
         repo="allenai/c4",
         revision="1588ec454efa1a09f29cd18ddd04fe05fc8653a2",
         split="train",
         files=("en/c4-train.00000-of-01024.json.gz",),
     ),
-    "bookcorpus": Source(
+)
+SOURCES.add(
+    "bookcorpus",
+    Source(
         about="BookCorpus, one sentence a row, as LLM-Pruner calibrates: calibration",
         repo="bookcorpus/bookcorpus",  # once called bookcorpus
         revision=CONVERTED,
         split="train",
         files=tuple(f"plain_text/train/{part:04d}.parquet" for part in range(10)),
     ),
-    "alpaca-cleaned": Source(
+)
+SOURCES.add(
+    "alpaca-cleaned",
+    Source(
         about="Alpaca-cleaned, 52k instructions with answers: LoRA recovery",
         repo="yahma/alpaca-cleaned",
         revision="12567cabf869d7c92e573c7c783905fc160e9639",
@@ -80,7 +95,7 @@ SOURCES = {
         files=("alpaca_data_cleaned.json",),
         fields=FIELDS,
     ),
-}
+)
 
 
 def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dict[str, str]]:
@@ -90,7 +105,6 @@ def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dic
     MPSTUDY_HUB_DIR. Raises StudyError for an unknown name, for a copy that does not hold the corpus, and,
     without waiting, when there is neither a copy nor a hub within reach.
     """
-    check_choice("hub corpus", name, SOURCES)
     source = SOURCES[name]
     dataset = _read(source, files_of(name, source, local))
     if source.fields == FIELDS:

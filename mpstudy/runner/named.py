@@ -39,7 +39,7 @@ def _models(parameters: dict) -> list[str]:
 
 def hub_sources() -> dict[str, hub.Source]:
     """The corpora and the zero-shot tasks of the hub."""
-    return hub.SOURCES | {name: task.source for name, task in TASKS.items() if task.harness}
+    return {**hub.SOURCES} | {name: task.source for name, task in TASKS.items() if task.harness}
 
 
 def _of_hub(parameters: dict) -> dict[str, hub.Source]:
