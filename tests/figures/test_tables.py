@@ -1,0 +1,44 @@
+"""Tables: what stands in the cells, and what is escaped where."""
+
+import numpy as np
+import pandas as pd
+from helpers.artists import grid
+
+from mpstudy.figures import tables
+
+
+def test_cells_are_means_with_the_interval_of_the_seeds():
+    frame = grid(pruner=["moreau", "l1"], corpus=["wiki", "novel"], seed=[0, 1, 2])
+    frame["perplexity"] = [1.0, 2.0, 6.0, 4.0, 5.0, 6.06, 10.0, 11.0, 12.0, 7.0, 7.0, 7.0]
+    table = tables.cells(frame, ["pruner"], "corpus", "perplexity", 1)
+    assert list(table.columns) == ["pruner", "wiki", "novel"]
+    assert table.to_numpy().tolist() == [
+        ["moreau", "3.0 [1.0, 6.0]", "5.0 [4.0, 6.1]"],
+        ["l1", "11.0 [10.0, 12.0]", "7.0 [7.0, 7.0]"],
+    ]
+
+
+def test_one_seed_gives_the_value_alone_and_what_was_not_measured_is_empty():
+    frame = pd.DataFrame(
+        {"pruner": ["l1", "taylor"], "state": "pruned", "task": ["facts", "cloze"], "value": [0.5, 0.25]}
+    )
+    table = tables.cells(frame, ["pruner", "state"], "task", "value", 2)
+    assert table.to_numpy().tolist() == [["l1", "pruned", "0.50", ""], ["taylor", "pruned", "", "0.25"]]
+
+
+def test_markdown_escapes_bars_and_leaves_the_missing_empty():
+    frame = pd.DataFrame({"||dw||": ["a|b", "c"], "n": [1.5, np.nan]})
+    assert tables.markdown(frame) == "| \\|\\|dw\\|\\| | n |\n| --- | --- |\n| a\\|b | 1.5 |\n| c |  |"
+
+
+def test_a_table_is_saved_in_four_forms(tmp_path):
+    frame = pd.DataFrame({"removed (%)": ["50 %", "a_b & c"], "perplexity": [12.5, None]})
+    tables.save(frame, tmp_path / "of_all", "At 50 % and more: a_b & #1.")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".md", ".tex", ".txt"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "of_all.csv"), frame)
+    latex = (tmp_path / "of_all.tex").read_text()
+    assert r"\caption{At 50 \% and more: a\_b \& \#1.}" in latex and r"\label{tab:of-all}" in latex
+    assert r"removed (\%) & perplexity \\" in latex and r"50 \% & 12.5" in latex and r"a\_b \& c &  \\" in latex
+    assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert (tmp_path / "of_all.md").read_text() == tables.markdown(frame) + "\n\nAt 50 % and more: a_b & #1.\n"
+    assert (tmp_path / "of_all.txt").read_text() == "At 50 % and more: a_b & #1.\n"
