@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import StudyError, check_choice
 from ..store.paths import NOTEBOOKS, PROFILES, REPORTS
-from .inputs import add_command, needs_checkout
+from .inputs import add_command, study_command
 
 _REPRODUCE = """
 Execute the notebooks of a profile and write its report.
@@ -119,7 +119,7 @@ def _add_jobs(parser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; they share the threads (default: 1)")
 
 
-@needs_checkout
+@study_command
 def _reproduce(options) -> None:
     from ..runner.profiles import parse_seeds
     from ..runner.reproduce import reproduce
@@ -135,7 +135,7 @@ def _reproduce(options) -> None:
     )
 
 
-@needs_checkout
+@study_command
 def _run(options) -> None:
     from ..runner import machine
     from ..runner.profiles import Profile, Spec, check_name, load_profile, merge_parameters
@@ -164,14 +164,14 @@ def _pair(text: str) -> tuple[str, object]:
     return name, parse_yaml(value)
 
 
-@needs_checkout
+@study_command
 def _verify(options) -> int:
     from ..runner.compare import verify
 
     return 0 if verify(options.profile, reports=options.reports, jobs=options.jobs) else 1
 
 
-@needs_checkout
+@study_command
 def _html(options) -> None:
     from ..runner.pages import rebuild
 
