@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 import torch
 
@@ -18,6 +19,22 @@ from ..errors import StudyError
 from .codebase import library_digest
 from .files import replacing, write_atomically
 from .paths import cache_dir
+
+
+class Storable(Protocol):
+    """A value that goes to a file and comes back, such as :class:`mpstudy.structure.scores.Scores`."""
+
+    @property
+    def meta(self) -> dict: ...
+
+    def save(self, path: str | Path) -> None: ...
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self: ...
+
+
+T = TypeVar("T")
+Stored = TypeVar("Stored", bound=Storable)
 
 
 def folder() -> Path:
@@ -42,10 +59,8 @@ def cached_json(kind: str, key: dict, module: str, compute: Callable[[], dict]) 
     return value
 
 
-def cached_file(kind: str, key: dict, module: str, cls, compute: Callable):
-    """The same for a value with ``save(path)``, ``cls.load(path)`` and ``meta``, such as
-    :class:`mpstudy.structure.scores.Scores`.
-    """
+def cached_file(kind: str, key: dict, module: str, cls: type[Stored], compute: Callable[[], Stored]) -> Stored:
+    """The same for a value of the class ``cls``; the seconds stand in its ``meta``."""
     path = path_of(kind, key, module, ".safetensors")
     if path.is_file():
         return cls.load(path)
@@ -56,7 +71,7 @@ def cached_file(kind: str, key: dict, module: str, cls, compute: Callable):
     return value
 
 
-def _timed(compute: Callable):
+def _timed(compute: Callable[[], T]) -> tuple[T, float]:
     """The value and its seconds; freed memory then goes back to the system."""
     begin = time.perf_counter()
     value = compute()
