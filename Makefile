@@ -65,22 +65,24 @@ html: $(READY) ## Write the HTML and index pages of PROFILE again from its execu
 	$(RUN) html --profile $(PROFILE)
 
 bench: data ## Measure Moreau steps, LoRA recovery and pruned layers beside baselines
-	$(VENV) -m benchmarks
+	$(VENV) -m benchmarks --out benchmarks/results.json
 
 lab: data ## Open the notebooks in JupyterLab
 	$(VENV) -m jupyterlab notebooks
 
 # --- Working on the package ---------------------------------------------------------------------------------
 
-test: data ## Run all tests, among them a smoke run of every notebook
-	$(VENV) -m pytest
+test: data ## Run all tests, among them a smoke run of every notebook, and show what they cover
+	$(VENV) -m pytest --cov
 
 test-fast: $(READY) ## Run the tests that take seconds and need no data
 	$(VENV) -m pytest -m "not slow"
 
-lint: $(READY) ## Check style, and that committed notebooks have no outputs
+lint: $(READY) ## Check style, types, layers, and that committed notebooks have no outputs
 	$(VENV) -m ruff check
 	$(VENV) -m ruff format --check
+	$(VENV) -m mypy
+	$(dir $(VENV))lint-imports --no-logo --no-cache
 	$(VENV) -m nbstripout --verify --keep-id notebooks/*.ipynb
 
 define LOCK_HEADER
@@ -116,7 +118,7 @@ lock: ## Choose all versions anew: pyproject.toml -> requirements.lock and envir
 	@echo "Wrote requirements.lock and environment.yml; now run: make test"
 
 GENERATED = .venv data/cache reports/smoke reports/interactive reports/reproduced reports/*/checkpoints reports/*/work \
-	.pytest_cache .ruff_cache *.egg-info
+	.pytest_cache .ruff_cache .mypy_cache .coverage *.egg-info build benchmarks/results.json
 
 clean: ## Remove .venv, downloads, caches and uncommitted reports; committed reports stay
 	@for path in $(GENERATED); do \

@@ -4,7 +4,6 @@ settings, each in a process of its own, taking turns.
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,11 +12,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from benchmarks import steps
 from mpstudy.inputs import corpora, models
 from mpstudy.recovery import examples, loop, lora
 from mpstudy.recovery.recipe import Recipe
 from mpstudy.structure.families import linear_layers
+
+from . import estimates
+from .apart import in_own_process
 
 MODEL, EVERY = "smollm2-135m-instruct", 15  # every 15th row of the instructions, a step's worth
 RECIPE = Recipe(epochs=1, warmup_steps=0)
@@ -26,57 +27,64 @@ ROUNDS = 3
 CARDS = (1, 4, 8)
 
 
-def main() -> None:
-    """Measure both and print tokens per second, without padding, and their ratio."""
+def main() -> dict:
+    """Measure both and print tokens per second, without padding, their ratio, and the estimate; their numbers."""
     print(
         f"\nLoRA recovery of {MODEL}, steps of {RECIPE.batch_size} instructions of at most {RECIPE.cutoff} tokens, "
         f"{RECIPE.micro_batch_size} rows a backward pass"
     )
-    rounds = [{name: _in_own_process(name) for name in METHODS} for _ in range(ROUNDS)]
-    baseline = [found["Trainer, padded"] for found in rounds]
+    rates = {name: [] for name in METHODS}
+    for _ in range(ROUNDS):
+        for name in METHODS:
+            rates[name].append(in_own_process("benchmarks.recovery", name)["tokens_per_second"])
+    return {"methods": table(rates), "estimate": estimate()}
+
+
+def table(rates: dict[str, list[float]]) -> dict:
+    """Print and return the medians of tokens per second and of their ratio to the baseline over the rounds."""
+    found = {
+        name: {
+            "tokens_per_second": statistics.median(values),
+            "ratio": estimates.median_ratio(values, rates["Trainer, padded"]),
+        }
+        for name, values in rates.items()
+    }
     print(f"{'method':22}{'tokens/s':>10}{'ratio':>8}")
-    for name in METHODS:
-        rates = [found[name] for found in rounds]
-        ratio = statistics.median(rate / plain for rate, plain in zip(rates, baseline))
-        print(f"{name:22}{statistics.median(rates):10.0f}{ratio:8.2f}", flush=True)
-
-    _estimate()
+    for name, row in found.items():
+        print(f"{name:22}{row['tokens_per_second']:10.0f}{row['ratio']:8.2f}")
+    return found
 
 
-def _estimate() -> None:
-    """Bytes on each card for models of LLaMA's sizes, from their shapes: nothing of it is measured."""
+def estimate() -> dict:
+    """Print and return bytes on each card for models of LLaMA's sizes, from their shapes: nothing of it is measured."""
     print(
         "\nestimate of LoRA recovery, GB a card: bf16 weights and 16 bytes for each LoRA value, shared by the cards "
         "(FSDP), the layer at work in whole, and checkpointed activations of 1024 tokens"
     )
     print(f"{'model':14}{'weights':>9}{'LoRA':>7}" + "".join(f"{cards:>4} card(s)" for cards in CARDS))
-    for name, (_, everything, hidden, mlp, layers) in steps.LARGE.items():
-        lora = RECIPE.r * (11 * hidden + 3 * mlp) * layers  # in + out of each of the seven projections
-        layer, kept = 2 * everything / layers, 2 * 1024 * hidden * layers + 2 * 40 * 1024 * (hidden + mlp)
-        per_card = [
-            ((2 * everything + 16 * lora) / cards + (layer if cards > 1 else 0) + kept) / 1e9 for cards in CARDS
-        ]
-        print(f"{name:14}{2 * everything / 1e9:9.0f}{16 * lora / 1e9:7.1f}" + "".join(f"{gb:12.0f}" for gb in per_card))
+    found = {name: estimates.recovery(shape, RECIPE.r, CARDS) for name, shape in estimates.LARGE.items()}
+    for name, row in found.items():
+        per_card = "".join(f"{gb:12.0f}" for gb in row["per_card_gb"].values())
+        print(f"{name:14}{row['weights_gb']:9.0f}{row['lora_gb']:7.1f}{per_card}")
+    return found
 
 
-def _in_own_process(name: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.recovery", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"measuring {name} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measure(name: str) -> float:
-    """Tokens per second of one epoch, after a step to warm up."""
+def measure(name: str) -> dict:
+    """The measurement of one method on the bundled model and the rows of a step."""
     rows = corpora.load_instructions("alpaca-demo")[::EVERY][: RECIPE.batch_size]
-    encoded = examples.encode(models.load_tokenizer(MODEL), rows, RECIPE.cutoff)
+    tokenizer = models.load_tokenizer(MODEL)
+    encoded = examples.encode(tokenizer, rows, RECIPE.cutoff)
+    return {"tokens_per_second": tokens_per_second(name, models.load_model(MODEL), tokenizer, encoded)}
+
+
+def tokens_per_second(name: str, model, tokenizer, encoded: list[examples.Example]) -> float:
+    """Of one epoch of a method over ``encoded`` examples, without padding, after a few examples to warm up."""
     torch.manual_seed(0)
     with_lora, train = METHODS[name]
-    lora = with_lora(models.load_model(MODEL))
-    train(lora, encoded[:WARM_UP])
+    lora = with_lora(model)
+    train(lora, tokenizer, encoded[:WARM_UP])
     begin = time.perf_counter()
-    train(lora, encoded)
+    train(lora, tokenizer, encoded)
     return sum(len(ids) for ids, _ in encoded) / (time.perf_counter() - begin)
 
 
@@ -84,10 +92,10 @@ def _own_lora(model):
     return lora.with_lora(model, RECIPE)
 
 
-def _own(lora, examples) -> None:
+def _own(lora, tokenizer, encoded) -> None:
     training = loop.Loop(lora, RECIPE, 100, seed=0)
-    for step, chosen in enumerate(training.order(len(examples)), start=1):
-        training.step(step, [examples[i] for i in chosen])
+    for step, chosen in enumerate(training.order(len(encoded)), start=1):
+        training.step(step, [encoded[i] for i in chosen])
 
 
 def _plain_lora(model):
@@ -96,7 +104,7 @@ def _plain_lora(model):
     return get_peft_model(model, LoraConfig(target_modules=linear_layers(model), task_type="CAUSAL_LM", **sizes))
 
 
-def _trainer(lora, examples) -> None:
+def _trainer(lora, tokenizer, encoded) -> None:
     """Padded to the longest row of a batch and a multiple of 8, as LLM-Pruner trains."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -111,8 +119,8 @@ def _trainer(lora, examples) -> None:
             report_to="none",
             disable_tqdm=True,
         )
-        rows = [{"input_ids": ids, "labels": labels} for ids, labels in examples]
-        collator = DataCollatorForSeq2Seq(models.load_tokenizer(MODEL), pad_to_multiple_of=8)
+        rows = [{"input_ids": ids, "labels": labels} for ids, labels in encoded]
+        collator = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8)
         Trainer(lora, arguments, train_dataset=rows, data_collator=collator).train()
 
 

@@ -13,6 +13,8 @@ from mpstudy.sparse import METHODS, UPDATES
 from mpstudy.sparse.masks import Target
 from mpstudy.sparse.refit import reconstruction_error
 
+from . import estimates
+
 SIZE = 1024  # rows and columns
 TOKENS = 4096
 TARGET = Target(0.6)
@@ -32,8 +34,8 @@ class _Factorisations(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def main() -> None:
-    """Measure every method and update and print the table."""
+def main() -> dict:
+    """Measure every method and update and print the table; its numbers."""
     weight, gram = _problem()
     alone = {name: method.function for name, method in METHODS.items() if not method.takes_scores}
     works = {name: (lambda m=method: m(weight, gram, TARGET)) for name, method in alone.items()}
@@ -51,12 +53,19 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, without its Gram matrix; an update without the mask's method"
     )
     print(f"{'method':22}{'s a layer':>11}{'against wanda':>15}{'factorisations':>16}{'error':>9}")
-    base = statistics.median(seconds["wanda"])
+    rows = {}
     for name, work in works.items():
         with _Factorisations() as counter:
             error = reconstruction_error(work(), weight, gram)
-        median = statistics.median(seconds[name])
-        print(f"{name:22}{median:11.2f}{median / base:15.1f}{counter.count:16}{error:9.4f}", flush=True)
+        rows[name] = row = {
+            "seconds": statistics.median(seconds[name]),
+            "ratio": estimates.median_ratio(seconds[name], seconds["wanda"]),
+            "factorisations": counter.count,
+            "error": error,
+        }
+        numbers = f"{row['seconds']:11.2f}{row['ratio']:15.1f}{row['factorisations']:16}{row['error']:9.4f}"
+        print(f"{name:22}{numbers}", flush=True)
+    return rows
 
 
 def _problem() -> tuple[torch.Tensor, torch.Tensor]:

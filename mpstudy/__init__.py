@@ -1,7 +1,8 @@
 """mpstudy: a reproducible study of robust pruning of large language models.
 
-Import the module you need (``from mpstudy import units``): this file imports none, so that a notebook's fingerprint
-covers only the modules it uses. ``mpstudy.load_pruned(folder)`` is :func:`mpstudy.structure.checkpoint.load_pruned`.
+Import the module you need (``from mpstudy.structure import units``): this file imports none, so that a notebook's
+fingerprint covers only the modules it uses. ``mpstudy.load_pruned(folder)`` is
+:func:`mpstudy.structure.checkpoint.load_pruned`.
 """
 
 __version__ = "0.1.0"

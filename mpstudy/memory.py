@@ -5,6 +5,12 @@ import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:  # a notebook of figures alone does without it
+    import torch
+
+T = TypeVar("T")
 
 _EARLIER = {"cpu": 0, "cuda": 0}  # the most bytes held until a peak was last forgotten
 
@@ -15,11 +21,11 @@ def trim() -> None:
         library.malloc_trim(0)
 
 
-def peak_of(work: Callable, device) -> tuple[object, int | None]:
+def peak_of(work: Callable[[], T], device: "str | torch.device") -> tuple[T, int | None]:
     """What ``work()`` returns, and the bytes on ``device`` that were held at most meanwhile beyond those before; None
     for a CPU outside Linux.
     """
-    import torch  # here, so that a notebook of figures alone does without it
+    import torch
 
     if torch.device(device).type == "cuda":
         _EARLIER["cuda"] = most_held("cuda")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest, bootstrap, monte_carlo_test, permutation_test
 from scipy.stats import t as student_t
 
@@ -24,7 +25,7 @@ EXACT_PAIRS = 12
 SUMMARY = ("mean", "low", "high", "n")
 
 
-def interval(values) -> tuple[float, float, float]:
+def interval(values: ArrayLike) -> tuple[float, float, float]:
     """(mean, low, high) as the study shows it everywhere: the 95 % percentile bootstrap; see the module.
 
     Example
@@ -36,7 +37,7 @@ def interval(values) -> tuple[float, float, float]:
 
 
 def bootstrap_ci(
-    values, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0, statistic: Callable = np.mean
+    values: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0, statistic: Callable = np.mean
 ) -> tuple[float, float, float]:
     """(statistic, low, high) by the percentile bootstrap (Efron 1979) of ``values``, shape (n,).
 
@@ -60,7 +61,7 @@ def bootstrap_ci(
     return estimate, float(low), float(high)
 
 
-def t_interval(values, *, level: float = 0.95) -> tuple[float, float, float]:
+def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float, float]:
     """(mean, low, high) by Student's t for ``values``, shape (n,); a single value gives (value, nan, nan).
 
     Example
@@ -78,7 +79,7 @@ def t_interval(values, *, level: float = 0.95) -> tuple[float, float, float]:
     return mean, float(mean - half), float(mean + half)
 
 
-def paired_permutation_test(a, b, *, resamples: int = 10_000, seed: int = 0) -> float:
+def paired_permutation_test(a: ArrayLike, b: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value of "``a`` and ``b`` do not differ" by flipping the signs of a - b, shape (n,) each.
 
     Exact over all 2**n sign patterns for n <= 12. Above that, ``resamples`` random patterns with the observed
@@ -96,7 +97,7 @@ def paired_permutation_test(a, b, *, resamples: int = 10_000, seed: int = 0) -> 
     # allows for rounding relative to the observed sum, too little where the terms cancel; so it counts a yes or no.
     threshold = abs(difference.sum()) - 1e-12 * np.abs(difference).sum()
 
-    def as_far(values, axis):
+    def as_far(values: np.ndarray, axis: int) -> np.ndarray:
         return np.abs(values.sum(axis=axis)) >= threshold
 
     if difference.size <= EXACT_PAIRS:
@@ -105,13 +106,13 @@ def paired_permutation_test(a, b, *, resamples: int = 10_000, seed: int = 0) -> 
     # Not permutation_test, whose random patterns are others for the same seed, and which is exact up to 2**n resamples.
     rng = np.random.default_rng(seed)
 
-    def flipped(size):
+    def flipped(size: tuple[int, ...]) -> np.ndarray:
         return difference * rng.choice((1, -1), size=size)
 
     return float(monte_carlo_test(difference, flipped, as_far, alternative="greater", n_resamples=resamples).pvalue)
 
 
-def mcnemar(a, b) -> float:
+def mcnemar(a: str | Sequence[int], b: str | Sequence[int]) -> float:
     """Two-sided exact p-value of "two models are right equally often", from their answers to the same items (McNemar
     1947): of the items that exactly one of them gets right, each is as likely to be the first one's.
 
@@ -123,14 +124,14 @@ def mcnemar(a, b) -> float:
     >>> mcnemar("1110", "0001")  # three items to one
     0.625
     """
-    a, b = (np.array([int(value) for value in answers]) for answers in (a, b))
-    if a.size != b.size or a.size == 0 or not set(np.unique([a, b])) <= {0, 1}:
-        raise StudyError(f"McNemar's test needs one 0 or 1 a model for each item, not {a.size} and {b.size} values")
-    first, second = int(np.sum(a > b)), int(np.sum(b > a))
+    x, y = (np.array([int(value) for value in answers]) for answers in (a, b))
+    if x.size != y.size or x.size == 0 or not set(np.unique([x, y])) <= {0, 1}:
+        raise StudyError(f"McNemar's test needs one 0 or 1 a model for each item, not {x.size} and {y.size} values")
+    first, second = int(np.sum(x > y)), int(np.sum(y > x))
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
-def paired_effect(a, b) -> float:
+def paired_effect(a: ArrayLike, b: ArrayLike) -> float:
     """The mean of a - b over its standard deviation (Cohen's d for pairs), shape (n,) each, at least two pairs.
 
     Differences that are all equal have an infinite effect, or none where they are zero.
@@ -147,7 +148,7 @@ def paired_effect(a, b) -> float:
     return float(mean / spread)
 
 
-def variance_components(values, factors: Sequence[str]) -> dict[str, float]:
+def variance_components(values: ArrayLike, factors: Sequence[str]) -> dict[str, float]:
     """Variance of a measurement by where it comes from, for a full crossing of random factors.
 
     ``values``: shape (levels of the first factor, levels of the second, ...), one measurement a cell. The components
@@ -179,7 +180,7 @@ def variance_components(values, factors: Sequence[str]) -> dict[str, float]:
     return {name: float(np.mean(value)) for name, value in (found | {"rest": rest}).items()}
 
 
-def holm(pvalues) -> np.ndarray:
+def holm(pvalues: ArrayLike) -> np.ndarray:
     """Adjusted p-values by Holm's step-down method (1979), shape (m,), in the order given.
 
     The i-th smallest p is multiplied by m - i + 1, made non-decreasing and cut at 1.
@@ -222,7 +223,7 @@ def summarise(rows: pd.DataFrame | Iterable[dict], by: str | Sequence[str], valu
     return pd.DataFrame(summaries, columns=[*by, *SUMMARY])
 
 
-def _finite(values, what: str) -> np.ndarray:
+def _finite(values: ArrayLike, what: str) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise StudyError(f"{what} must be a non-empty 1-D array, not of shape {array.shape}")
@@ -236,7 +237,7 @@ def _check_level(level: float) -> None:
         raise StudyError(f"level must lie strictly between 0 and 1, not {level}")
 
 
-def _paired_difference(a, b, at_least: int, what: str) -> np.ndarray:
+def _paired_difference(a: ArrayLike, b: ArrayLike, at_least: int, what: str) -> np.ndarray:
     a, b = _finite(a, "a"), _finite(b, "b")
     if a.size != b.size:
         raise StudyError(f"a paired test needs one b for each a, not {a.size} and {b.size} values")

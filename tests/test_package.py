@@ -74,7 +74,7 @@ def test_the_cache_lies_in_the_checkout_or_with_the_user(monkeypatch, tmp_path):
     assert paths.cache_dir() == Path("elsewhere")
 
 
-def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
+def test_a_user_without_a_home_is_told_in_one_line(monkeypatch, capsys):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
@@ -82,8 +82,10 @@ def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(paths, "INSTALLED", True)
     monkeypatch.setattr(paths.Path, "home", homeless)
-    with pytest.raises(StudyError, match="no home folder for the cache: name a folder in MPSTUDY_CACHE"):
+    with pytest.raises(StudyError, match="no home folder: name a folder in HOME"):
         paths.cache_dir()
+    assert __main__.main(["reproduce", "--profile", "smoke"]) == 2
+    assert capsys.readouterr().err == "error: this user has no home folder: name a folder in HOME\n"
 
 
 @pytest.fixture(scope="module")

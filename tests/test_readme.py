@@ -35,3 +35,9 @@ def test_links_of_the_readme_exist():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_map_is_what_ls_shows():
+    named = re.findall(r"`mpstudy/(\w+)(?:/|\.py)`", README.partition("## What is where")[2].partition("\n## ")[0])
+    parts = {path for path in (ROOT / "mpstudy").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert sorted(named) == sorted(path.stem for path in parts if not path.stem.startswith("__"))

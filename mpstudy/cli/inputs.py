@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import StudyError
 from ..parameters import Count, Tokens, checked
-from ..store.paths import check_checkout
+from ..store.paths import check_checkout, home_dir
 
 Handler = Callable[[argparse.Namespace], int | None]  # takes the options, returns an exit status; None is 0
 
@@ -23,12 +23,15 @@ def add_command(commands, name: str, brief: str, manual: str, handler: Handler) 
     return parser
 
 
-def needs_checkout(handler: Handler) -> Handler:
-    """The ``handler`` of a command on notebooks and reports: in an installed package it raises :class:`StudyError`."""
+def study_command(handler: Handler) -> Handler:
+    """The ``handler`` of a command on notebooks and reports. It raises :class:`StudyError` in an installed package,
+    which has none, and for a user without a home folder, which Jupyter needs.
+    """
 
     @wraps(handler)
     def checked(options):
         check_checkout(handler.__name__.strip("_"))
+        home_dir()
         return handler(options)
 
     return checked

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import StudyError, check_choice
 from ..store.paths import NOTEBOOKS, PROFILES, REPORTS
-from .inputs import add_command, needs_checkout
+from .inputs import add_command, study_command
 
 _REPRODUCE = """
 Execute a profile anew beside its report and compare every number.
@@ -169,14 +169,14 @@ def _add_jobs(parser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; they share the threads (default: 1)")
 
 
-@needs_checkout
+@study_command
 def _reproduce(options) -> int:
     from ..runner.reproduce import reproduce
 
     return 0 if reproduce(options.profile, quick=options.quick, **_work(options)) else 1
 
 
-@needs_checkout
+@study_command
 def _report(options) -> None:
     from ..runner.reproduce import report
 
@@ -191,14 +191,14 @@ def _work(options) -> dict:
     return {"seeds": seeds} | {name: getattr(options, name) for name in ("jobs", "reports", "only", "again")}
 
 
-@needs_checkout
+@study_command
 def _adopt(options) -> None:
     from ..runner.adopt import adopt
 
     adopt(options.profile, against=options.against, jobs=options.jobs, reports=options.reports)
 
 
-@needs_checkout
+@study_command
 def _run(options) -> None:
     from ..runner import machine
     from ..runner.profiles import Profile, Run, check_name, load_profile, merge_parameters
@@ -227,6 +227,7 @@ def _pair(text: str) -> tuple[str, object]:
     return name, parse_yaml(value)
 
 
+@study_command
 def _status(options) -> None:
     from ..runner.profiles import load_profile
     from ..runner.status import status
@@ -241,7 +242,7 @@ def _status(options) -> None:
             print(f"  {reason}")
 
 
-@needs_checkout
+@study_command
 def _html(options) -> None:
     from ..runner.pages import rebuild
 

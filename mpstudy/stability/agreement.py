@@ -11,9 +11,10 @@ earn no credit for pruning a layer equally hard, only for choosing the same unit
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import hypergeom, kendalltau, spearmanr
 
 from ..errors import StudyError
@@ -62,7 +63,7 @@ def expected_jaccard(removed: Mapping[str, int], sizes: Mapping[str, int]) -> fl
     total = sum(removed.values())
     if total == 0:
         return 1.0
-    spectrum = 1.0
+    spectrum: np.ndarray | complex = 1.0
     for (size, r), layers in Counter((sizes[key], removed[key]) for key in removed).items():
         spectrum = spectrum * np.fft.rfft(hypergeom(size, r, r).pmf(np.arange(r + 1)), n=total + 1) ** layers
     common = np.arange(total + 1)
@@ -210,7 +211,7 @@ def relative_change(x: Mapping, y: Mapping) -> float:
     return float(np.sqrt(sum(np.sum((left - right) ** 2) for left, right in pairs) / reference))
 
 
-def _correlations(x: Mapping, y: Mapping, correlation) -> dict[str, float]:
+def _correlations(x: Mapping, y: Mapping, correlation: Callable) -> dict[str, float]:
     result = {}
     for key, (left, right) in _score_pairs(x, y).items():
         if left.size == 0 or np.ptp(left) == 0 or np.ptp(right) == 0:
@@ -240,7 +241,7 @@ def _counts(a: Mapping, b: Mapping) -> dict[str, tuple[int, int, int]]:
     return counts
 
 
-def _indices(key: str, values) -> np.ndarray:
+def _indices(key: str, values: ArrayLike) -> np.ndarray:
     indices = np.asarray(values)
     if indices.size == 0:
         return np.empty(0, dtype=np.int64)

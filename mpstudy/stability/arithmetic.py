@@ -6,10 +6,13 @@ gradients that flow back through them, are rounded to the format. Inside a modul
 units for half precision accumulate.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import check_choice
 
@@ -17,13 +20,14 @@ HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @contextmanager
-def arithmetic(model: nn.Module, fmt: str, *, native: bool | None = None):
+def arithmetic(model: nn.Module, fmt: str, *, native: bool | None = None) -> Iterator[None]:
     """Let ``model`` compute in ``fmt`` (``bfloat16`` or ``float16``); its weights are the same bits afterwards.
 
     ``native``: by default where the model is not on a CPU.
     """
     check_choice("number format of the arithmetic", fmt, HALVES)
-    dtype, hooks = HALVES[fmt], []
+    dtype = HALVES[fmt]
+    hooks: list[RemovableHandle] = []
     native = next(model.parameters()).device.type != "cpu" if native is None else native
     originals = {parameter: parameter.data for parameter in model.parameters()}
     try:
@@ -31,7 +35,7 @@ def arithmetic(model: nn.Module, fmt: str, *, native: bool | None = None):
             parameter.data = value.to(dtype) if native else value.to(dtype).to(value.dtype)
         if not native:
             hooks += [hook for module in model.modules() for hook in _rounding(module, dtype)]
-        model.arithmetic = fmt
+        model.arithmetic = fmt  # type: ignore[assignment]  # torch knows tensors and modules as attributes
         yield
     finally:
         for hook in hooks:
@@ -46,12 +50,12 @@ def name_of(model: nn.Module) -> str | None:
     return getattr(model, "arithmetic", None)
 
 
-def _rounding(module: nn.Module, dtype: torch.dtype):
+def _rounding(module: nn.Module, dtype: torch.dtype) -> Iterator[RemovableHandle]:
     yield module.register_forward_pre_hook(lambda _, inputs: _each(inputs, dtype))
     yield module.register_forward_hook(lambda _, inputs, output: _each(output, dtype))
 
 
-def _each(value, dtype: torch.dtype):
+def _each(value: Any, dtype: torch.dtype) -> Any:
     """``value`` with its floating-point tensors rounded; what is neither a tensor nor a tuple passes."""
     if isinstance(value, tuple):
         return tuple(_each(part, dtype) for part in value)
@@ -64,10 +68,10 @@ class _Rounded(torch.autograd.Function):
     """The nearest values of a format, in the forward and in the backward pass."""
 
     @staticmethod
-    def forward(ctx, value, dtype):
+    def forward(ctx: Any, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         ctx.dtype = dtype
         return value.to(dtype).to(value.dtype)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient.to(ctx.dtype).to(gradient.dtype), None

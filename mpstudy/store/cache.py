@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +25,22 @@ from .own import Code
 from .paths import cache_dir
 from .reach import library, texts
 from .versions import versions_of
+
+
+class Storable(Protocol):
+    """A value that goes to a file and comes back, such as :class:`mpstudy.structure.scores.Scores`."""
+
+    @property
+    def meta(self) -> dict: ...
+
+    def save(self, path: str | Path) -> None: ...
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self: ...
+
+
+T = TypeVar("T")
+Stored = TypeVar("Stored", bound=Storable)
 
 
 def folder() -> Path:
@@ -93,10 +110,8 @@ def cached_json(step: Step, compute: Callable[[], dict]) -> dict:
     return value
 
 
-def cached_file(step: Step, cls, compute: Callable):
-    """The same for a value with ``save(path)``, ``cls.load(path)`` and ``meta``, such as
-    :class:`mpstudy.structure.scores.Scores`.
-    """
+def cached_file(step: Step, cls: type[Stored], compute: Callable[[], Stored]) -> Stored:
+    """The same for a value of the class ``cls``; the seconds stand in its ``meta``."""
     path = step.path(".safetensors")
     if path.is_file():
         return cls.load(path)
@@ -107,7 +122,7 @@ def cached_file(step: Step, cls, compute: Callable):
     return value
 
 
-def _timed(compute: Callable):
+def _timed(compute: Callable[[], T]) -> tuple[T, float]:
     """The value and its seconds; freed memory then goes back to the system."""
     begin = time.perf_counter()
     value = compute()

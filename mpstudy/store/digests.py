@@ -3,14 +3,19 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:  # what needs only digests does without transformers
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NO_CONTENT = {"_name_or_path", "architectures", "dtype", "transformers_version"}  # of a config: how it was loaded
 
 
-def weights_digest(model) -> str:
+def weights_digest(model: "PreTrainedModel") -> str:
     """sha256 over names, shapes and bits of all parameters and buffers, and over the config (rope, norm epsilon)."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in NO_CONTENT}
     total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
@@ -20,7 +25,7 @@ def weights_digest(model) -> str:
     return total.hexdigest()
 
 
-def model_digest(model) -> dict[str, str | None]:
+def model_digest(model: "PreTrainedModel") -> dict[str, str | None]:
     """What decides what a model computes: its weights and config, the ``arithmetic`` that it emulates (a name, or None
     for its own), and the kind of device it is on.
     """
@@ -29,7 +34,7 @@ def model_digest(model) -> dict[str, str | None]:
     return {"weights": weights_digest(model), "arithmetic": getattr(model, "arithmetic", None), "device": name}
 
 
-def tokens_digest(batches) -> str:
+def tokens_digest(batches: torch.Tensor | Iterable[torch.Tensor]) -> str:
     """sha256 over shapes and values of a tensor or a list of tensors."""
     total = hashlib.sha256()
     for batch in [batches] if isinstance(batches, torch.Tensor) else batches:
@@ -37,7 +42,7 @@ def tokens_digest(batches) -> str:
     return total.hexdigest()
 
 
-def tokenizer_digest(tokenizer) -> str:
+def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     """sha256 over the files that the tokenizer is saved as."""
     total = hashlib.sha256()
     with tempfile.TemporaryDirectory() as scratch:

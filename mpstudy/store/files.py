@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from types import TracebackType
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -28,7 +29,9 @@ class replacing:
         self.partial = Path(name)
         return self.partial
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None:
             self.partial.unlink(missing_ok=True)
             return

@@ -30,10 +30,15 @@ def cache_dir() -> Path:
 
 
 def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_dir() / ".cache") / "mpstudy"
+
+
+def home_dir() -> Path:
+    """The user's home folder; :class:`StudyError` where nothing names one, as in some containers."""
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpstudy"
+        return Path.home()
     except RuntimeError as error:
-        raise StudyError("this user has no home folder for the cache: name a folder in MPSTUDY_CACHE") from error
+        raise StudyError("this user has no home folder: name a folder in HOME") from error
 
 
 def check_checkout(command: str) -> None:

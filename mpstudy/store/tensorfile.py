@@ -3,19 +3,20 @@
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import StudyError
 
 
-def save(path: str | Path, kind: str, tensors: dict, meta: dict) -> None:
+def save(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], meta: dict) -> None:
     """Write ``tensors`` and ``meta``, marked as ``kind`` (such as ``"scores"``)."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     save_file(plain, str(path), metadata={f"mpstudy_{kind}": json.dumps(meta)})
 
 
-def load(path: str | Path, kind: str) -> tuple[dict, dict]:
+def load(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and ``meta`` of a file of this ``kind``; a truncated or foreign file raises :class:`StudyError`."""
     try:
         with safe_open(str(path), framework="pt") as handle:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import StudyError
 from .families import family
@@ -33,7 +33,13 @@ def is_pruned(folder: str | Path) -> bool:
     return (Path(folder) / MARK).is_file()
 
 
-def save_pruned(model, folder: str | Path, *, tokenizer=None, meta: dict | None = None) -> Path:
+def save_pruned(
+    model: PreTrainedModel,
+    folder: str | Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    meta: dict | None = None,
+) -> Path:
     """Write ``model`` to ``folder``, which appears only when complete. An existing checkpoint there is replaced.
 
     Raises :class:`StudyError` when the disk is too small or ``folder`` holds something else.
@@ -63,7 +69,9 @@ def save_pruned(model, folder: str | Path, *, tokenizer=None, meta: dict | None 
     return folder
 
 
-def export_standard(model, folder: str | Path, *, tokenizer=None) -> Path:
+def export_standard(
+    model: PreTrainedModel, folder: str | Path, *, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Path:
     """Write ``model``, whose layers are all equally wide, as a checkpoint that ``AutoModelForCausalLM.from_pretrained``
     loads without this package.
 
@@ -110,7 +118,7 @@ def check_target(folder: str | Path) -> Path:
     return folder
 
 
-def load_pruned(folder: str | Path, dtype: torch.dtype | None = None):
+def load_pruned(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """Load a pruned checkpoint on the CPU in ``dtype`` or else the one it was saved in, with strict keys.
 
     Raises :class:`StudyError` for a truncated, changed or foreign checkpoint.
@@ -149,7 +157,7 @@ def read_facts(folder: str | Path) -> dict:
     return facts
 
 
-def _state_dict(model) -> dict[str, torch.Tensor]:
+def _state_dict(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Weights by name, each shared storage once (the output embedding of a tied model is left out)."""
     tied = set(getattr(model, "all_tied_weights_keys", {})) if model.config.tie_word_embeddings else set()
     return {name: value.contiguous().cpu() for name, value in model.state_dict().items() if name not in tied}

@@ -1,6 +1,7 @@
 """Weights that are changed for a while and put back bit for bit, and the noise that is added to them."""
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -8,9 +9,11 @@ from torch import nn
 
 from ..errors import StudyError
 
+Tensors = Mapping[str, torch.Tensor]  # by parameter name
+
 
 @contextmanager
-def restored(weights: dict[str, torch.Tensor]):
+def restored(weights: Tensors) -> Iterator[dict[str, torch.Tensor]]:
     """Give copies of ``weights`` to the block, and put the very same bits back afterwards.
 
     Raises :class:`StudyError` for a weight that Accelerate loads for each use: there is nothing to write to.
@@ -27,7 +30,7 @@ def restored(weights: dict[str, torch.Tensor]):
 
 
 @contextmanager
-def shifted(weights: dict[str, torch.Tensor], shift: dict[str, torch.Tensor]):
+def shifted(weights: Tensors, shift: Tensors) -> Iterator[None]:
     """Add ``shift`` to the given tensors for the length of the block."""
     with restored(weights):
         with torch.no_grad():
@@ -37,7 +40,7 @@ def shifted(weights: dict[str, torch.Tensor], shift: dict[str, torch.Tensor]):
 
 
 @contextmanager
-def replaced(model: nn.Module, values: dict[str, torch.Tensor]):
+def replaced(model: nn.Module, values: Tensors) -> Iterator[None]:
     """Put other values of the same shapes (such as a fine-tuned model's ``state_dict()``) in place of the weights."""
     weights = dict(model.named_parameters())
     if unfit := [n for n, weight in weights.items() if n not in values or values[n].shape != weight.shape]:
@@ -49,7 +52,7 @@ def replaced(model: nn.Module, values: dict[str, torch.Tensor]):
         yield
 
 
-def draw_noise(weights: dict, sigma: float, noise: str, *, seed: tuple[int, int]) -> dict:
+def draw_noise(weights: Tensors, sigma: float, noise: str, *, seed: tuple[int, int]) -> dict[str, torch.Tensor]:
     """Gaussian noise of the shape of ``weights``, see :func:`draw_one`. ``seed`` is (seed, step)."""
     if not (sigma >= 0 and sigma < float("inf")):
         raise StudyError(f"sigma must be finite and >= 0, not {sigma!r}")
@@ -60,7 +63,9 @@ def draw_noise(weights: dict, sigma: float, noise: str, *, seed: tuple[int, int]
 
 
 @torch.no_grad()
-def draw_one(weight: torch.Tensor, sigma: float, noise: str, *, seed: tuple[int, int, int], out=None) -> torch.Tensor:
+def draw_one(
+    weight: torch.Tensor, sigma: float, noise: str, *, seed: tuple[int, int, int], out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Gaussian noise for one tensor: standard deviation ``sigma * |w|`` (``relative``) or ``sigma`` (``isotropic``).
 
     ``seed`` is (seed, step, index of the tensor); no global random state is touched, and the draw does not depend on
