@@ -97,20 +97,27 @@ class Library:
         No key: it is none of the library's names. A module that is used as a value stands for all it defines. A name
         of the library that cannot be found raises :class:`StudyError`.
         """
-        head, *names = target.split(".") + parts[1:]
-        if head != PACKAGE:
+        if target.partition(".")[0] != PACKAGE:
             return [], 0
-        before = len(target.split(".")) - 1  # of the names those that no part of `parts` takes
-        for index, name in enumerate(names):
+        head, rest = self._split(target)
+        for index, name in enumerate(rest + parts[1:], start=1):
             submodule = f"{head}.{name}"
             if keys := self._bound(head, name):
-                return keys, max(index + 2 - before, 1)
+                return keys, max(index - len(rest) + 1, 1)
             if submodule not in self.modules:
                 if name.startswith("__"):  # such as `__name__`, which Python gives to a module
                     return [], 0
                 raise StudyError(f"{head} defines no {name!r} at the top of its file")
             head = submodule
         return [(head, name) for name in self.modules[head].nodes], len(parts)
+
+    def _split(self, target: str) -> tuple[str, list[str]]:
+        """The module that an import line asks for a name, and what it asks for."""
+        head, rest = target.rpartition(".")[0], [target.rpartition(".")[2]]
+        while head and head not in self.modules:
+            head, _, name = head.rpartition(".")
+            rest.insert(0, name)
+        return (head, rest) if head else (target, [])
 
     def defined(self, module: str, name: str) -> list[Key]:
         """The definition behind a module's name, which the module may have imported itself; StudyError if none is."""
@@ -162,16 +169,19 @@ class _Walk:
             self._load(target)
 
     def finish(self) -> Reached:
-        while self.waiting:
-            while self.waiting:
-                key = self.waiting.pop()
-                if key not in self.found:
-                    self._load(key[0])
-                    self.found[key] = self.library.form(key)
-                    self.add(self.found[key])
-            self.waiting = [key for key in self._implied() if key not in self.found]
+        while self.waiting or self._find_implied():
+            key = self.waiting.pop()
+            if key not in self.found:
+                self._load(key[0])
+                self.found[key] = self.library.form(key)
+                self.add(self.found[key])
         packages = frozenset(self.packages - sys.stdlib_module_names - {PACKAGE})
         return Reached(self.found, packages, frozenset(self.strings))
+
+    def _find_implied(self) -> bool:
+        """Wait for what is reached without being named; whether there is more of it."""
+        self.waiting = [key for key in self._implied() if key not in self.found]
+        return bool(self.waiting)
 
     def _load(self, target: str) -> None:
         """Note the modules that are loaded with the dotted name ``target``, and those that they load."""
