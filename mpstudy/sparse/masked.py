@@ -6,7 +6,7 @@ from .masks import kept
 from .registry import METHODS
 
 
-@METHODS.register("masked", takes_scores=True)
+@METHODS.register("masked", takes_scores=True, needs_data=False)
 def masked(weight, gram, target, importance) -> torch.Tensor:
     """In each row the weights of smallest ``importance`` go."""
     return weight * kept(importance, target)

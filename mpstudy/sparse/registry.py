@@ -13,7 +13,7 @@ class Method:
 
     ``weight`` is float32 (rows, columns), ``gram`` the Gram matrix ``X^T X`` of the layer's inputs, float32 (columns,
     columns), ``importance`` of the weight's shape for a method that ``takes_scores``. What is pruned is zero; the
-    argument is not changed. ``needs_data``: the result depends on the calibration text.
+    argument is not changed. ``needs_data``: the result depends on ``gram``, that is, on the calibration text.
     """
 
     function: Callable

@@ -209,3 +209,19 @@ def test_settings_of_a_function_are_its_keywords(monkeypatch):
 def test_refused_before_any_work(units):
     with pytest.raises(StudyError, match="rho"):
         pruners.score("moreau", None, [tiny_tokens()], units, rho=-1.0)
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_what_a_pruner_says_it_needs_is_so(name):
+    model = tiny_llama()
+    units = prunable_units(model, "0-1")
+    here, there = (score(name, model, units, [tiny_tokens(seed=seed)], seed=0) for seed in (0, 1))
+    assert equal(here, there) != PRUNERS[name].needs_data
+    if PRUNERS[name].draws:
+        assert not PRUNERS[name].needs_data and not equal(here, score(name, model, units, seed=1))
+
+
+def test_repetitions_are_those_that_give_other_scores():
+    assert PRUNERS["l2"].repetitions([3, 4]) == [3] and PRUNERS["l2"].seed(4) == 0
+    assert PRUNERS["taylor"].repetitions([3, 4]) == [3, 4] and PRUNERS["taylor"].seed(4) == 0
+    assert PRUNERS["random"].repetitions([3, 4]) == [3, 4] and PRUNERS["random"].seed(4) == 4

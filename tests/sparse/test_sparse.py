@@ -86,6 +86,15 @@ def test_masks_meet_the_sparsity_exactly_and_nothing_else_changes(name, target):
         assert ((pruned != 0).unflatten(1, (-1, target.of)).sum(-1) == target.keep).all()
 
 
+@pytest.mark.parametrize("name", sorted(sparse.METHODS))
+def test_what_a_method_says_it_needs_is_so(name):
+    method, (weight, gram) = sparse.METHODS[name], problem()
+    importance = weight.abs() if method.takes_scores else None
+    other = gram * torch.linspace(3, 0.5, 16) * torch.linspace(3, 0.5, 16)[:, None]  # inputs of other sizes
+    same = torch.equal(*(method.function(weight, each, Target(0.5), importance) for each in (gram, other)))
+    assert same != method.needs_data
+
+
 def test_wanda_ranks_by_brute_force():
     generator = torch.Generator().manual_seed(1)
     weight, x = torch.randn(3, 8, generator=generator), torch.randn(50, 8, generator=generator)

@@ -1,0 +1,186 @@
+"""The promise of the registry: a pruner in one file and one line of import works everywhere."""
+
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.artists import NOTE, curves, grid, measured, points
+from helpers.tiny import tiny_folder, tokens
+
+from mpstudy import figures
+from mpstudy.figures import tables
+from mpstudy.pruners import PRUNERS
+from mpstudy.registry import FREE_COLOURS, FREE_MARKERS
+from mpstudy.store.paths import DATA, NOTEBOOKS, ROOT, cache_dir
+
+FILE = '''"""Score a unit by the squared norm of its gradient."""
+
+from ..structure.scores import Scores, unit_scores
+from .registry import PRUNERS
+from .taylor import gradients_of
+
+
+@PRUNERS.register("gradient-norm")
+def gradient_norm(model, batches, units, *, seed=0) -> Scores:
+    """Sum of the squared gradients of a unit's weights."""
+    loss, gradients = gradients_of(model, batches, units)
+    return unit_scores(units, lambda name: gradients[name].square(), {"pruner": "gradient-norm", "loss": loss})
+'''
+NAME, SEEDS, BOTH = "gradient-norm", [0, 1, 2], ["taylor", "gradient-norm"]
+
+
+# --- Commands and notebooks of a copy of the package -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the package with the new file and its line in ``pruners/__init__.py``."""
+    root = tmp_path_factory.mktemp("copy")
+    for folder in (ROOT / "mpstudy", NOTEBOOKS, DATA):
+        shutil.copytree(folder, root / folder.name, ignore=shutil.ignore_patterns("__pycache__", "cache"))
+    (root / "mpstudy/pruners/gradient_norm.py").write_text(FILE)
+    registered = root / "mpstudy/pruners/__init__.py"
+    last = "from . import moreau_release  # noqa: F401\n"
+    assert last in registered.read_text()
+    registered.write_text(registered.read_text().replace(last, last + "from . import gradient_norm  # noqa: F401\n"))
+    return root
+
+
+def run(package, *words) -> str:
+    """What ``python -m mpstudy`` of the copy says."""
+    own = {"PYTHONPATH": str(package), "MPSTUDY_CACHE": str(cache_dir().resolve())}
+    environment = os.environ | own | {"MPSTUDY_COMPUTED": str(package / "computed")}
+    command = [sys.executable, "-m", "mpstudy", *map(str, words)]
+    done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_it_scores_and_prunes_from_the_command_line(package, tmp_path):
+    model = tiny_folder(tmp_path / "tiny")
+    np.save(tmp_path / "tokens.npy", tokens().numpy())
+    scores, smaller = tmp_path / "scores.safetensors", tmp_path / "pruned"
+    given = ["--pruner", NAME, "--tokens", tmp_path / "tokens.npy", "--layers", "0-1", "--out", scores]
+    assert f"scored by {NAME}" in run(package, "score", model, *given)
+    said = run(package, "prune", model, "--scores", scores, "--ratio", "0.5", "--out", smaller)
+    assert "parameters kept" in said
+    facts = json.loads((smaller / "pruned.json").read_text())
+    left = {"attention": 1, "mlp": 12}
+    assert facts["units"] == {f"layers.{n}.{kind}": count for n in (0, 1) for kind, count in left.items()}
+
+
+@pytest.mark.slow
+def test_it_goes_through_a_notebook(package, tmp_path):
+    model = tiny_folder(tmp_path / "tiny")
+    parameters = {
+        "model": model, "layers": "0-1", "samples": 2, "length": 16, "corpora": "[wiki]", "window": 32, "windows": 2,
+        "ratios": "[0.2]", "pruners": f"[taylor,{NAME}]", "rhos": "[0.05]", "max_steps": 3, "seeds": "[0,1]",
+    }  # fmt: skip
+    given = [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
+    run(package, "run", "20_moreau_pruning", *given, "--reports", tmp_path / "reports")
+    result = json.loads((tmp_path / "reports/custom/results/20_moreau_pruning.json").read_text())
+    perplexity = pd.DataFrame(result["tables"]["perplexity"]["rows"])
+    assert perplexity.groupby("pruner")["seed"].apply(list).to_dict() == {"taylor": [0, 1], NAME: [0, 1]}
+    assert (perplexity["perplexity"] > 1).all()
+    page = (tmp_path / "reports/custom/20_moreau_pruning.ipynb").read_text()
+    assert f"| {NAME} | 20% |" in page and "image/png" in page
+
+
+# --- Figures and tables ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """The registry with the new name in it, for one test."""
+    monkeypatch.setattr(PRUNERS, "_records", dict(PRUNERS._records))
+    PRUNERS.register(NAME)(lambda model, batches, units, *, seed=0: None)
+    yield
+    plt.close("all")
+
+
+def frame(value: str | tuple[str, ...], **columns) -> pd.DataFrame:
+    return measured(grid(pruner=BOTH, **columns), 0.1, 0.9, *([value] if isinstance(value, str) else value))
+
+
+DENSE = pd.Series({"parameters": 1e8, "macs": 1e10, "decode_s": 1.0, "perplexity": 12.0})
+DRAWN = {
+    "baselines.over_sparsity": lambda draw: draw(
+        frame("perplexity", corpus=["wiki"], sparsity=["0.5"], seed=SEEDS).rename(columns={"pruner": "method"}),
+        {"wiki": 12.0}, NOTE,
+    ),
+    "baselines.error_by_layer": lambda draw: draw(
+        frame("error", linear=["a.q_proj", "a.o_proj"], layer=[1, 2]).rename(columns={"pruner": "method"}), NOTE
+    ),
+    "envelope.lipschitz": lambda draw: draw(
+        frame(("ratio", "bound"), quantity=["gradient", "scores"], move=["noise"], seed=SEEDS), NOTE
+    ),
+    "instability.dose_response": lambda draw: draw(
+        frame(("jaccard", "chance"), kind=["noise"], dose=[0.1, 0.2], seed=SEEDS), NOTE
+    ),
+    "instability.by_change": lambda draw: draw(frame(("jaccard", "chance"), change=["sample"], seed=SEEDS), NOTE),
+    "instability.over_ratio": lambda draw: draw(
+        frame("corrected", change=["sample"], ratio=[0.1], seed=SEEDS), NOTE
+    ),
+    "instability.variance_shares": lambda draw: draw(
+        frame("share", source=["noise", "rest"]).assign(low=0.0, high=1.0), NOTE
+    ),
+    "instability.stability_and_quality": lambda draw: draw(
+        frame(("jaccard", "kl", "change_percent"), change=["sample"], seed=SEEDS), NOTE
+    ),
+    "instability.steady_and_good": lambda draw: draw(frame(("jaccard", "perplexity_wiki")), ["wiki"], NOTE),
+    "pruning.over_ratio": lambda draw: draw(
+        frame("perplexity", corpus=["wiki"], ratio=[0.1], seed=SEEDS), {"wiki": 12.0}, NOTE
+    ),
+    "pruning.by_layer": lambda draw: draw(
+        frame("jaccard", kind=["mlp"], layer=[1, 2], seed=SEEDS), "jaccard", "Jaccard index", NOTE
+    ),
+    "recovery.share_over_rows": lambda draw: draw(frame("share", corpus=["wiki"], rows=[32], seed=SEEDS), NOTE),
+    "recovery.pareto": lambda draw: draw(
+        frame(("perplexity", "parameters", "macs", "decode_s"), seed=SEEDS), DENSE, NOTE
+    ),
+    "recovery.recovery_curves": lambda draw: draw(frame("validation_loss", step=[0, 1], seed=SEEDS), NOTE),
+    "recovery.before_after": lambda draw: draw(
+        frame("value", task=["facts"], state=["pruned", "recovered"], seed=SEEDS),
+        "value", "task", "accuracy", {"facts": 0.5}, NOTE,
+    ),
+}  # fmt: skip
+WITHOUT = {"envelope.convergence", "envelope.variants", "pruning.against_taylor", "baselines.look"}  # of named pruners
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_figure_draws_it(name, registered):
+    module, function = name.split(".")
+    figure = DRAWN[name](getattr(getattr(figures, module), function))
+    looks = {shown.look for axis in figure.axes for label, shown in points(axis).items() if label == NAME}
+    dots = {
+        (line.get_color(), line.get_marker()) for axis in figure.axes for line in axis.lines if line.get_label() == NAME
+    }
+    assert looks | dots == {(FREE_COLOURS[0], FREE_MARKERS[0])}
+    shown = {label for axis in figure.axes for label in [*points(axis), *curves(axis)]}
+    assert set(BOTH) <= shown
+
+
+def test_no_figure_is_forgotten():
+    modules = (figures.baselines, figures.envelope, figures.instability, figures.pruning, figures.recovery)
+    public = {
+        f"{module.__name__.rpartition('.')[2]}.{name}"
+        for module in modules
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not name.startswith("_")
+    }
+    assert public == DRAWN.keys() | WITHOUT
+
+
+def test_tables_hold_it(tmp_path):
+    table = tables.cells(frame("perplexity", corpus=["wiki"], seed=SEEDS), ["pruner"], "corpus", "perplexity", 1)
+    assert list(table["pruner"]) == BOTH
+    tables.save(table, tmp_path / "all", "All.")
+    assert all(NAME in (tmp_path / f"all.{form}").read_text() for form in ("csv", "md", "tex"))
