@@ -5,25 +5,27 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from ..memory import peak_of
 from ..stats import bootstrap_ci
 
 
-def parameter_count(model) -> int:
+def parameter_count(model: nn.Module) -> int:
     """Parameters, tied ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def weight_bytes(model) -> int:
+def weight_bytes(model: nn.Module) -> int:
     """Bytes of the weights in their dtype, which is the size of their safetensors file up to its header."""
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 @torch.inference_mode()
-def macs(model, tokens: int = 128) -> int:
+def macs(model: nn.Module, tokens: int = 128) -> int:
     """Multiply-accumulate operations of one forward pass over ``tokens`` tokens, all logits included: half of what
     torch's counter finds in products of matrices. Attention is counted in full, without what a causal kernel skips.
     """
@@ -33,7 +35,7 @@ def macs(model, tokens: int = 128) -> int:
     return counter.get_total_flops() // 2
 
 
-def peak_memory(model, *, prompt: int = 128, new_tokens: int = 32) -> int | None:
+def peak_memory(model: PreTrainedModel, *, prompt: int = 128, new_tokens: int = 32) -> int | None:
     """Bytes that the weights and a generation of ``new_tokens`` after ``prompt`` tokens take at most; None for a CPU
     outside Linux.
     """
@@ -43,14 +45,16 @@ def peak_memory(model, *, prompt: int = 128, new_tokens: int = 32) -> int | None
     return None if more is None else weight_bytes(model) + more
 
 
-def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: int = 5) -> list[dict]:
+def latency(
+    models: dict[str, PreTrainedModel], *, prompt: int = 128, new_tokens: int = 32, repeats: int = 5
+) -> list[dict]:
     """Seconds to read ``prompt`` tokens (``prefill``) and to write ``new_tokens`` greedily with a KV cache
     (``decode``).
 
     The models take turns, so that a drift of the machine's speed meets them all. One row per model and phase with the
     median of ``repeats`` runs after one warm-up (``median_s``) and its 95 % bootstrap interval (``low_s``, ``high_s``).
     """
-    seconds = {name: {"prefill": [], "decode": []} for name in models}
+    seconds: dict[str, dict[str, list[float]]] = {name: {"prefill": [], "decode": []} for name in models}
     for repeat in range(repeats + 1):
         for name, model in models.items():
             prefill, decode = _one_latency(model, prompt, new_tokens)
@@ -75,7 +79,7 @@ def latency(models: dict, *, prompt: int = 128, new_tokens: int = 32, repeats: i
 
 
 @torch.inference_mode()
-def _one_latency(model, prompt: int, new_tokens: int) -> tuple[float, float]:
+def _one_latency(model: PreTrainedModel, prompt: int, new_tokens: int) -> tuple[float, float]:
     device = next(model.parameters()).device
     tokens = torch.arange(prompt, device=device).unsqueeze(0) % model.config.vocab_size
     begin = _now(device)

@@ -1,7 +1,11 @@
 """Texts that a model writes."""
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-def generate(model, tokenizer, prompts: list[str], *, new_tokens: int = 48) -> list[str]:
+
+def generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], *, new_tokens: int = 48
+) -> list[str]:
     """The greedy continuation of each prompt, up to the end of text or ``new_tokens`` tokens."""
     answers = []
     for prompt in prompts:

@@ -93,7 +93,7 @@ def agreement_items() -> list[dict]:
 
 def sentences(paragraph: str) -> list[str]:
     """The sentences of one paragraph, white space normalised; common abbreviations do not end a sentence."""
-    joined = []
+    joined: list[str] = []
     for piece in SENTENCE_END.split(" ".join(paragraph.split())):
         if joined and ABBREVIATION.search(joined[-1]):
             joined[-1] += " " + piece
@@ -125,7 +125,7 @@ def _passages(text: str) -> list[tuple[str, str]]:
     """Pairs (passage, sentence after it) that do not overlap, each inside one paragraph of ``text``."""
     pairs = []
     for paragraph in re.split(r"\n\s*\n", text):
-        passage = []
+        passage: list[str] = []
         for sentence in sentences(paragraph):
             if "[" in sentence:  # an editor's note such as [Applause], not speech
                 passage = []
@@ -159,7 +159,8 @@ def _false_sentences(document: int, passage: str, follow: str, pool: list, rng: 
 
 def _with_positions(questions: list[tuple], rng: random.Random) -> list[dict]:
     """Make items of (prompt, true choice, false choices, group); every block uses each position once."""
-    items, positions = [], []
+    items: list[dict] = []
+    positions: list[int] = []
     for prompt, true, false, group in questions:
         if not positions:
             positions = rng.sample(range(len(false) + 1), len(false) + 1)

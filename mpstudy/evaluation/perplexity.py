@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ..errors import StudyError
@@ -11,7 +12,7 @@ MOST_NATS = 700  # exp of more overflows
 
 
 @torch.inference_mode()
-def perplexity(model, windows: torch.Tensor, *, batch_size: int = 8) -> dict:
+def perplexity(model: nn.Module, windows: torch.Tensor, *, batch_size: int = 8) -> dict:
     """Perplexity on non-overlapping token windows; losses are computed and averaged in fp32 whatever the model's dtype.
 
     Parameters
@@ -48,7 +49,7 @@ def perplexity(model, windows: torch.Tensor, *, batch_size: int = 8) -> dict:
     }
 
 
-def _window_means(model, batch: torch.Tensor) -> torch.Tensor:
+def _window_means(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     """Mean loss and mean accuracy of each window, (2, windows)."""
     logits = _logits(model, batch)
     losses = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
@@ -56,12 +57,12 @@ def _window_means(model, batch: torch.Tensor) -> torch.Tensor:
     return torch.stack([losses.view(len(batch), -1).mean(dim=1), hits.float().mean(dim=1)])
 
 
-def _logits(model, batch: torch.Tensor) -> torch.Tensor:
+def _logits(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     return model(input_ids=batch, use_cache=False).logits[:, :-1].float()
 
 
 @torch.inference_mode()
-def divergence(first, second, windows: torch.Tensor, *, batch_size: int = 2) -> dict:
+def divergence(first: nn.Module, second: nn.Module, windows: torch.Tensor, *, batch_size: int = 2) -> dict:
     """How differently two models continue the same windows, int64 (n, window).
 
     ``kl``: mean of KL(first || second) over the predicted tokens, in nats, computed in fp32, and its ``stderr`` over
