@@ -21,6 +21,8 @@ def clean_notebook(source: Path, target: Path, home: Path, parameters: dict) -> 
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
+        if not cell.metadata.get("tags", True):  # Papermill gives every cell a list of tags
+            del cell.metadata["tags"]
     target.write_text(scrub(nbformat.writes(notebook), home, parameters) + "\n", encoding="utf-8")
 
 

@@ -3,16 +3,17 @@
 import json
 from pathlib import Path
 
+from ..store.reach import Library
 from .fingerprint import differences, fingerprint, identity
 from .profiles import Profile
 
 
-def identities(profile: Profile) -> dict[str, dict]:
-    """The identity of every run; a run stands behind those it needs."""
+def identities(profile: Profile, code: Library | None = None) -> dict[str, dict]:
+    """The identity of every run with the library ``code``, by default this one; a run stands behind those it needs."""
     found: dict[str, dict] = {}
     for run in profile.runs:
         needs = {name: fingerprint(found[name]) for name in run.needs}
-        found[run.name] = identity(run, profile.threads, needs)
+        found[run.name] = identity(run, profile.threads, needs, code)
     return found
 
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from ..errors import StudyError
-from .syntax import Imports, dotted, imports_of
+from .syntax import Imports, bindings, dotted, imports_of
 
 EFFECTS = "<effects>"  # what a file does when it is loaded beside giving names their values
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
@@ -138,12 +138,10 @@ def _assigned(statement: ast.stmt) -> set[str]:
     """The names to which a statement of a module gives a value, or a part of one (``TABLE["key"] = value``). Functions
     and classes inside of an ``if`` or ``try`` are among them.
     """
-    found = {part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
-    defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    found |= {part.name for part in ast.walk(statement) if isinstance(part, defined)}
+    found = {name for name, target in bindings([statement], "").items() if target is None}
     targets = getattr(statement, "targets", [getattr(statement, "target", None)])
     roots = {_root(target) for target in targets if isinstance(target, ast.Subscript | ast.Attribute)}
-    return found | roots - {None}
+    return found | (roots - {None})
 
 
 def _root(node: ast.expr) -> str | None:

@@ -158,15 +158,22 @@ class _Walk:
 
     def __init__(self, library: Library, strings: Iterable[str]):
         self.library, self.found, self.waiting, self.loaded = library, {}, [], set()
-        self.attributes, self.strings, self.packages = set(), set(strings), set()
+        self.attributes, self.strings, self.packages, self.named = set(), set(), set(), set()
+        self._read(strings)
 
     def add(self, form: Form) -> None:
         self.waiting += form.names
         self.attributes |= form.attributes
-        self.strings |= form.strings
+        self._read(form.strings)
         self.packages |= form.packages
         for target in form.loads:
             self._load(target)
+
+    def _read(self, strings: Iterable[str]) -> None:
+        """Note texts and the entries of registries that they name: ``noise`` is named by ``noise-1e-2``."""
+        for text in strings:
+            self.strings.add(text)
+            self.named |= {text[:end] for end in (*(at for at, sign in enumerate(text) if sign == "-"), len(text))}
 
     def finish(self) -> Reached:
         while self.waiting or self._find_implied():
@@ -203,7 +210,7 @@ class _Walk:
                     yield from ((name, f"{cls}.{method}") for method in methods if method in words)
             for registry, entry, definition in module.entries:
                 keys = self._registry(module, registry)
-                named = self._is_named(entry) and any(key in self.found for key in keys)
+                named = entry in self.named and any(key in self.found for key in keys)
                 if named or (not keys and name in self.loaded):  # a registry of others may call it at any time
                     yield name, definition
 
@@ -212,9 +219,6 @@ class _Walk:
             return [(module.name, parts[0])]
         target = module.imports.get(parts[0])
         return self.library.imported(target, parts)[0] if target else []
-
-    def _is_named(self, entry: str) -> bool:
-        return entry in self.strings or any(text.startswith(f"{entry}-") for text in self.strings)
 
 
 def texts(value) -> list[str]:

@@ -203,14 +203,14 @@ class _Writer:
         groups = [arguments.posonlyargs, arguments.args, arguments.kwonlyargs]
         groups += [[part] if part else [] for part in (arguments.vararg, arguments.kwarg)]
         order = [[part.arg for part in group] for group in groups]
-        with self._scope(dict.fromkeys(sum(order, [])) | _bindings(body, self.imports.package)):
+        with self._scope(dict.fromkeys(sum(order, [])) | bindings(body, self.imports.package)):
             missing = [part is None for part in arguments.kw_defaults]
             kind = type(node).__name__
             return f"{kind}({getattr(node, 'name', '')}{order}{missing}{outer}{self.write(body)})"
 
     def _class(self, node: ast.ClassDef) -> str:
         outer = self._fields(node, ("name", "bases", "keywords", "decorator_list"))
-        with self._scope(_bindings(node.body, self.imports.package), is_class=True):
+        with self._scope(bindings(node.body, self.imports.package), is_class=True):
             return f"{outer}{self.write(node.body)}"
 
     def _comprehension(self, node) -> str:
@@ -238,7 +238,7 @@ def _field_kind(node: ast.AST) -> str:
     return "".join(sorted(words & FIELD_KINDS))
 
 
-def _bindings(body: list[ast.AST], package: str) -> dict[str, str | None]:
+def bindings(body: list[ast.AST], package: str) -> dict[str, str | None]:
     """The names that the statements of a function or class bind there, with the import each stands for or None."""
     tree, found, elsewhere = ast.Module(body, []), {}, {}
     for node in _outside_functions(tree):

@@ -16,7 +16,9 @@ if context:
     seen, out = set(), open(os.path.join(folder, run + ".jsonl"), "a")
 
     def importing(frame):
-        """Whether a file of the package is being loaded: what runs then only defines."""
+        """Whether a file of the package is being loaded: what runs then only defines, or says which names there are."""
+        if frame.f_back is not None and frame.f_back.f_code.co_filename.startswith("<frozen importlib"):
+            return True
         while frame is not None:
             if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(package):
                 return True

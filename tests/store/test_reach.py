@@ -186,6 +186,11 @@ def test_a_function_may_be_defined_under_a_condition(tmp_path, block):
     assert {"a.f", "a.g", "b.y"} <= reaches(tmp_path, files, "from mpstudy.b import y\ny")
 
 
+def test_the_variable_of_a_comprehension_is_no_name_of_a_file(tmp_path):
+    library = package(tmp_path, {"a.py": "TABLE = {x: (lambda: x) for x in 'ab'}\n"})
+    assert list(library.modules["mpstudy.a"].nodes) == ["TABLE"]
+
+
 def test_several_names_of_one_statement(tmp_path):
     files = {"a.py": "x, (y, *z) = f()\ndef f(): ...\n"}
     for name in "xyz":

@@ -1,0 +1,154 @@
+"""Changed prose, comments and formatting come into the executed notebook and its page without executing anything."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.tiny_study import TinyStudy
+
+from mpstudy.runner.kernel import execute_notebook
+from mpstudy.runner.profiles import load_profile
+from mpstudy.runner.prose import refresh, splice
+
+CODE = "(run.figures / 'a.txt').write_text('a')\nprint('the number is', power)\nrun.table('t', [{'x': power}])"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> TinyStudy:
+    study = TinyStudy(tmp_path_factory.mktemp("study"))
+    study.notebook("write", "power = 2.0", CODE)
+    study.profile([study.run("write", parameters={"power": 3.0})])
+    study.reproduce()
+    return study
+
+
+@pytest.fixture
+def study(finished, monkeypatch):
+    """The finished study, put back as it was afterwards; nothing may be executed in it."""
+    kept = {path: path.read_bytes() for path in (*finished.notebooks.glob("*.ipynb"), *files(finished))}
+    monkeypatch.setattr("mpstudy.runner.execute.execute_notebook", forbidden)
+    yield finished
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def forbidden(*arguments):
+    raise AssertionError("a notebook was executed")
+
+
+def files(study) -> list[Path]:
+    return sorted(path for path in study.home.rglob("*") if path.is_file() and "work" not in path.parts)
+
+
+def state(study) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files(study)}
+
+
+def cells(path: Path) -> list[dict]:
+    return json.loads(path.read_text())["cells"]
+
+
+def retell(study) -> None:
+    """Other prose, one more text, comments and another formatting of the code."""
+    path = study.notebooks / "write.ipynb"
+    content = json.loads(path.read_text())
+    first, parameters, code, last = content["cells"]
+    first["source"] = "# Told anew\n\nIn other words."
+    parameters["source"] = "power = 2.0  # a unit"
+    code["source"] = "# What follows is explained.\n" + code["source"].replace(
+        "print('the number is', power)", 'print(\n    "the number is", power\n)'
+    )
+    more = {"cell_type": "markdown", "id": "more", "metadata": {}, "source": "And a last word."}
+    content["cells"] = [first, parameters, code, last, more]
+    path.write_text(json.dumps(content))
+
+
+def test_a_notebook_that_was_just_executed_is_left_as_it_is(study):
+    before = state(study)
+    assert refresh(load_profile("tiny", study.profiles).runs, study.home) == []
+    assert state(study) == before
+
+
+def test_changed_prose_and_comments_appear_in_the_notebook_and_its_page(study):
+    executed, page = study.home / "write.ipynb", study.home / "write.html"
+    assert "Told anew" not in page.read_text()
+    before = cells(executed)
+    retell(study)
+    assert study.reproduce() == []
+    after = cells(executed)
+    text = "".join("".join(cell["source"]) for cell in after)
+    for words in (
+        "Told anew",
+        "And a last word.",
+        "# What follows is explained.",
+        "# a unit",
+        'print(\n    "the number is"',
+    ):
+        assert words in text
+    assert all(words in page.read_text() for words in ("Told anew", "And a last word.", "What follows is explained."))
+    assert "What it" not in text and "does" not in text
+
+
+def test_outputs_and_counts_stay(study):
+    executed = study.home / "write.ipynb"
+    before = [cell for cell in cells(executed) if cell["cell_type"] == "code"]
+    assert "the number is 3.0\n" in str(before).replace("\\n", "\n")
+    retell(study)
+    study.reproduce()
+    after = [cell for cell in cells(executed) if cell["cell_type"] == "code"]
+    for name in ("outputs", "execution_count"):
+        assert [cell[name] for cell in after] == [cell[name] for cell in before]
+    assert "the number is 3.0" in (study.home / "write.html").read_text()
+
+
+def test_the_injected_parameters_stay_in_their_place(study):
+    def tags(path):
+        return [cell["metadata"].get("tags", []) for cell in cells(path)]
+
+    executed = study.home / "write.ipynb"
+    before = tags(executed).index(["injected-parameters"])
+    retell(study)
+    study.reproduce()
+    assert tags(executed).index(["injected-parameters"]) == before == tags(executed).index(["parameters"]) + 1
+    assert "power = 3.0" in "".join(cells(executed)[before]["source"])
+
+
+def test_results_and_figures_stay_as_they_are(study):
+    before = state(study)
+    retell(study)
+    study.reproduce()
+    after = state(study)
+    assert after.keys() == before.keys()
+    kept = {path for path in before if "results" in path.parts or "figures" in path.parts}
+    assert kept and all(after[path] == before[path] for path in kept)
+
+
+def test_a_second_time_nothing_changes(study):
+    retell(study)
+    study.reproduce()
+    before = {path: value for path, value in state(study).items() if path.stem == "write"}
+    assert not splice(study.notebooks / "write.ipynb", study.home / "write.ipynb")
+    study.reproduce()
+    assert before.items() <= state(study).items()
+
+
+def test_changed_code_is_executed_and_not_spliced(study):
+    study.notebook("write", "power = 2.0", CODE.replace("'t'", "'u'"))
+    with pytest.raises(AssertionError, match="a notebook was executed"):
+        study.reproduce()
+
+
+def test_a_failing_write_leaves_the_old_notebook(study, monkeypatch):
+    executed = study.home / "write.ipynb"
+    before = executed.read_bytes()
+    retell(study)
+    monkeypatch.setattr("os.replace", forbidden)
+    with pytest.raises(AssertionError):
+        splice(study.notebooks / "write.ipynb", executed)
+    assert executed.read_bytes() == before
+
+
+def test_the_guard_of_these_tests_guards_what_executes():
+    from mpstudy.runner import execute
+
+    assert execute.execute_notebook is execute_notebook
