@@ -344,7 +344,7 @@ def test_the_hub_cache_knows_a_model_by_its_config_or_tokenizer(tmp_path, folder
 
 
 def test_naming_a_model_imports_no_http_client():
-    code = "import sys, mpstudy.sources; print({'huggingface_hub', 'httpx2', 'torch'}.intersection(sys.modules))"
+    code = "import sys, mpstudy.inputs.names; print({'huggingface_hub', 'httpx2', 'torch'}.intersection(sys.modules))"
     assert in_process(code).stdout == "set()\n"
 
 
