@@ -188,9 +188,9 @@ def library_digest(root) -> str:
 
 def test_the_code_digest_follows_what_a_module_imports(tmp_path):
     package = tmp_path / "mpstudy"
-    package.mkdir()
-    for name in ("__init__", "codebase", "errors", "paths"):
-        shutil.copy(ROOT / "mpstudy" / f"{name}.py", package)
+    (package / "store").mkdir(parents=True)
+    for name in ("__init__", "errors", "store/__init__", "store/codebase", "store/paths"):
+        shutil.copy(ROOT / "mpstudy" / f"{name}.py", package / f"{name}.py")
     (package / "a.py").write_text("def f():\n    from . import b\n")
     (package / "b.py").write_text("from mpstudy import c\n")
     (package / "c.py").write_text("x = 1\n")
