@@ -53,7 +53,7 @@ def read_calibration(options):
     check_options(Count, samples=options.samples)
     check_options(Tokens, length=options.length)
     if options.tokens:
-        batch = read_tokens(options.tokens)
+        batch = _read_tokens(options.tokens)
     else:
         size = {"samples": options.samples, "length": options.length, "seed": options.sample_seed}
         batch = corpora.calibration_batch(models.load_tokenizer(options.model), options.corpus, **size)
@@ -86,7 +86,7 @@ def setting(text: str):
     return key, value
 
 
-def read_tokens(path: Path):
+def _read_tokens(path: Path):
     """Token ids from an ``.npy`` file, int64 (samples, length); nothing is unpickled."""
     import numpy as np
     import torch

@@ -38,7 +38,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|No|Gen|Sen|Gov|[A-Z])\.$")
 
 
-def read_table(path: Path) -> list[dict]:
+def _read_table(path: Path) -> list[dict]:
     """The rows of a CSV file as dicts of strings."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -49,7 +49,7 @@ def fact_tables() -> dict[str, list[dict]]:
 
     ``also_true`` holds the answers of other rows that could pass as true for this subject.
     """
-    tables = {name: read_table(DATA / "facts" / f"{name}.csv") for name in FACT_PROMPTS}
+    tables = {name: _read_table(DATA / "facts" / f"{name}.csv") for name in FACT_PROMPTS}
     for row in (row for rows in tables.values() for row in rows):
         row["also_true"] = set(filter(None, row["also_true"].split(";")))
     return tables
@@ -82,7 +82,7 @@ def agreement_items() -> list[dict]:
     """
     rng = random.Random(SEED)
     singular, plural = [], []
-    for index, row in enumerate(read_table(DATA / "tasks" / "agreement.csv")):
+    for index, row in enumerate(_read_table(DATA / "tasks" / "agreement.csv")):
         one, many = VERBS[index % len(VERBS)]
         singular.append((f"The {row['head']} {row['link']} {row['attractors']}", one, [many], "singular"))
         plural.append((f"The {row['heads']} {row['link']} {row['attractor']}", many, [one], "plural"))

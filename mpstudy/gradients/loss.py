@@ -51,7 +51,7 @@ def only_trainable(model: nn.Module, names):
             parameter.requires_grad_(before[name])
 
 
-def loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict, where: str):
+def _loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict, where: str):
     """The loss (float, nats) and its gradients (name -> tensor) on one batch.
 
     Call it inside :func:`only_trainable`. Raises :class:`StudyError` naming ``where`` and the parameter when the loss
@@ -72,11 +72,11 @@ def loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict, 
 def mean_gradients(model: nn.Module, batches, parameters: dict, step: int = 0):
     """Loss and gradients averaged over ``batches`` (a list of equally large int64 tensors).
 
-    ``step`` numbers the call in the messages of :func:`loss_and_gradients`, for pruners that call it many times.
+    ``step`` numbers the call in the messages of :func:`_loss_and_gradients`, for pruners that call it many times.
     """
     total, loss = None, 0.0
     for number, batch in enumerate(batches):
-        value, gradients = loss_and_gradients(model, batch, parameters, f"step {step}, batch {number}")
+        value, gradients = _loss_and_gradients(model, batch, parameters, f"step {step}, batch {number}")
         loss += value / len(batches)
         if total is None:
             total = gradients

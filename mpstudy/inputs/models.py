@@ -49,7 +49,7 @@ def load_model(name: str, *, dtype: str = "float32", device: str | None = None):
     StudyError: no such folder or hub id, an unknown dtype, or weights that do not fit the config.
     """
     check_choice("dtype", dtype, DTYPES)
-    folder = locate(name)
+    folder = _locate(name)
     load = checkpoint.load_pruned if checkpoint.is_pruned(folder) else _load_dense
     # not .to(dtype): that would round the rotary frequencies too, which stay fp32 in every dtype
     return load(folder, DTYPES[dtype]).to(device or default_device()).eval()
@@ -57,7 +57,7 @@ def load_model(name: str, *, dtype: str = "float32", device: str | None = None):
 
 def load_tokenizer(name: str):
     """Load the tokenizer of ``name`` (see :func:`load_model`); a model without one raises :class:`StudyError`."""
-    tokenizer = _from_pretrained(AutoTokenizer, locate(name))
+    tokenizer = _from_pretrained(AutoTokenizer, _locate(name))
     tokenizer.clean_up_tokenization_spaces = False
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -66,14 +66,14 @@ def load_tokenizer(name: str):
 
 def load_config(name: str):
     """The configuration of ``name`` without its weights."""
-    return _from_pretrained(AutoConfig, locate(name))
+    return _from_pretrained(AutoConfig, _locate(name))
 
 
 def fetch(name: str) -> None:
     """Make sure that the config, the tokenizer and the weights of ``name`` can be loaded later, when no hub is within
     reach. The weights are fetched if need be, and not read. Raises :class:`StudyError` for what is nowhere.
     """
-    source = locate(name)
+    source = _locate(name)
     load_config(name)
     load_tokenizer(name)
     index = _file_of(source, f"{checkpoint.WEIGHTS}.index.json")
@@ -98,7 +98,7 @@ def _file_of(source: str, file: str) -> Path | None:
         raise StudyError(f"cannot fetch {file} of model {source!r}: {str(error).splitlines()[0]}") from error
 
 
-def locate(name: str) -> str:
+def _locate(name: str) -> str:
     """The folder of a bundled or local model, or the hub id itself when it is no folder."""
     if is_bundled(name):
         return str(build_bundled(name))

@@ -115,11 +115,6 @@ def device() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
 
 
-def file_sha256(file: Path) -> str:
-    """sha256 of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def _unequal(before: dict, now: dict) -> list[tuple[str, object, object]]:
     """Names whose values differ, with both values, None where there is none."""
     names = sorted(before.keys() | now.keys())

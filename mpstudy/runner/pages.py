@@ -23,7 +23,7 @@ def write_pages(home: Path, description: str = "") -> Path:
 
     Equal results give equal pages, byte for byte.
     """
-    results = load_results(home)
+    results = _load_results(home)
     runs = [_run_view(home, result) for result in results]
     page = home / "index.html"
     page.write_text(
@@ -42,7 +42,7 @@ def write_pages(home: Path, description: str = "") -> Path:
     return page
 
 
-def load_results(home: Path) -> list[dict]:
+def _load_results(home: Path) -> list[dict]:
     """The finished results in a profile's report folder, by run name; StudyError if there is none."""
     files = sorted((home / "results").glob("*.json"))
     if not files:
@@ -68,7 +68,7 @@ def write_notebook_page(notebook: Path, page: Path) -> None:
 
 def rebuild(home: Path, description: str = "") -> Path:
     """Write every page of a profile anew from its executed notebooks and results."""
-    for result in load_results(home):
+    for result in _load_results(home):
         notebook = home / f"{result['run']}.ipynb"
         if not notebook.is_file():
             raise StudyError(f"{result['run']}: its executed notebook is missing in {home}")
@@ -80,7 +80,7 @@ def _write_studies(reports: Path) -> None:
     studies = []
     for folder in sorted(path.parent for path in reports.glob("*/results")):
         if folder.name not in LOCAL_ONLY and (folder / "index.html").is_file() and any(folder.glob("results/*.json")):
-            results = load_results(folder)
+            results = _load_results(folder)
             studies.append(
                 {
                     "name": folder.name,

@@ -70,7 +70,7 @@ def write_page(old_home: Path, home: Path, cells: list[Cell], old: dict[str, dic
         outside=[(cell, *both(cell), allowed(cell)) for cell in cells if cell.status == "outside"],
         runs=runs,
         facts=[(name, *(side.get(name, "–") for side in facts)) for name in facts[0] | facts[1]],
-        row=row_name,
+        row=_row_name,
     )
     (home / PAGE).write_text(text, encoding="utf-8")
 
@@ -92,10 +92,10 @@ def reasons(cells: list[Cell]) -> list[tuple[str, int]]:
 
 def where(cell: Cell) -> str:
     """A cell's address: run, table, row and column."""
-    return " · ".join(part for part in (cell.run, cell.table, row_name(cell), cell.column) if part)
+    return " · ".join(part for part in (cell.run, cell.table, _row_name(cell), cell.column) if part)
 
 
-def row_name(cell: Cell) -> str:
+def _row_name(cell: Cell) -> str:
     return ", ".join(f"{name}={value}" for name, value in cell.row)
 
 

@@ -10,9 +10,9 @@ from .registry import METHODS
 @METHODS.register("wanda", look=Look("wanda", GREEN, "D"))
 def wanda(weight, gram, target, importance=None) -> torch.Tensor:
     """In each row the smallest ``|w_ij| * ||x_j||`` go (Sun et al., arXiv 2306.11695, eq. 1)."""
-    return weight * kept(wanda_importance(weight, gram), target)
+    return weight * kept(_wanda_importance(weight, gram), target)
 
 
-def wanda_importance(weight, gram) -> torch.Tensor:
+def _wanda_importance(weight, gram) -> torch.Tensor:
     """``|w_ij| * ||x_j||``, of the weight's shape."""
     return weight.abs() * gram.diagonal().clamp_min(0).sqrt()
