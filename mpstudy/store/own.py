@@ -4,7 +4,7 @@ classes of the user's that they name, the plain values among their globals, and 
 
 import inspect
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from types import CodeType, ModuleType
 
@@ -44,22 +44,39 @@ class Code:
             self.roots.append(self.library.named(kind.__module__, kind.__qualname__))
         elif is_installed(_top(value.__module__)):
             self._package(value.__module__)
-        elif inspect.isroutine(value) or inspect.isclass(value):
+        elif inspect.isclass(value):
+            self._class(value)
+        elif hasattr(value, "__wrapped__") and not hasattr(value, "__code__"):  # such as `functools.cache`
+            self._add(name, value.__wrapped__)
+        elif inspect.isroutine(value):
             self._source(value)
         else:  # an object of the user's own class
             self._add(name, type(value))
 
-    def _source(self, value) -> None:
+    def _class(self, cls: type) -> None:
+        """A class by its parts: of one that a notebook defines, Python finds no source as a whole."""
+        for base in cls.__bases__:
+            self._add("base", base)
+        for name, part in vars(cls).items():
+            function = getattr(part, "__func__", getattr(part, "fget", part))
+            if inspect.isfunction(function):
+                self._source(function)
+            elif not name.startswith("__"):
+                self._value(f"{cls.__qualname__}.{name}", part)
+
+    def _source(self, function) -> None:
+        """The source of a function, and what it names; then the same of the function that it decorates."""
         try:
-            self.texts.append(inspect.getsource(value))
-        except (OSError, TypeError) as error:
-            raise StudyError(f"the source of {value!r} cannot be read; define it in a file or notebook") from error
-        for function in _functions(value):
-            known = function.__globals__ | inspect.getclosurevars(function).nonlocals
-            names = _names(function.__code__)
-            for name in sorted(names & known.keys()):
-                for found in _parts(known[name], names):
-                    self._add(name, found)
+            self.texts.append(inspect.getsource(function.__code__))
+        except (OSError, TypeError, AttributeError) as error:
+            raise StudyError(f"the source of {function!r} cannot be read; define it in a file or notebook") from error
+        known = function.__globals__ | inspect.getclosurevars(function).nonlocals
+        names = _names(function.__code__)
+        for name in sorted(names & known.keys()):
+            for found in _parts(known[name], names):
+                self._add(name, found)
+        if hasattr(function, "__wrapped__"):
+            self._add("wrapped", function.__wrapped__)
 
     def _value(self, name: str, value) -> None:
         """Numbers, texts and what is made of them; what a model or a table holds is for the step to say."""
@@ -70,15 +87,6 @@ class Code:
 
     def _package(self, name: str) -> None:
         self.roots.append(Form("", (), frozenset(), frozenset(), frozenset([_top(name)])))
-
-
-def _functions(value) -> Iterator:
-    """A function without its decorators, or all of a class."""
-    parts = vars(value).values() if inspect.isclass(value) else [value]
-    for part in parts:
-        part = inspect.unwrap(getattr(part, "__func__", getattr(part, "fget", part)))
-        if inspect.isfunction(part):
-            yield part
 
 
 def _names(code: CodeType) -> set[str]:

@@ -72,20 +72,13 @@ def test_a_notebook_that_was_just_executed_is_left_as_it_is(study):
 def test_changed_prose_and_comments_appear_in_the_notebook_and_its_page(study):
     executed, page = study.home / "write.ipynb", study.home / "write.html"
     assert "Told anew" not in page.read_text()
-    before = cells(executed)
     retell(study)
     assert study.reproduce() == []
     after = cells(executed)
     text = "".join("".join(cell["source"]) for cell in after)
-    for words in (
-        "Told anew",
-        "And a last word.",
-        "# What follows is explained.",
-        "# a unit",
-        'print(\n    "the number is"',
-    ):
-        assert words in text
-    assert all(words in page.read_text() for words in ("Told anew", "And a last word.", "What follows is explained."))
+    told = ("Told anew", "And a last word.", "What follows is explained.")
+    assert all(words in text for words in (*told, "# a unit", 'print(\n    "the number is"'))
+    assert all(words in page.read_text() for words in told)
     assert "What it" not in text and "does" not in text
 
 
