@@ -146,7 +146,7 @@ class Study:
         functions = tuple(each.function for each in used if each.function)
         step = self._step(
             "sparse",
-            (prune_layers, element_scores, perplexity.perplexity, *functions),
+            (prune_layers, Target, element_scores, perplexity.perplexity, *functions),
             tokens=[*batches, *self.texts.values()],
             settings={"method": method, "kind": kind, "settings": settings, "update": update, "target": str(wanted)}
             | {"layers": self.layers, "calibration": [list(batch.shape) for batch in batches]},
@@ -211,7 +211,7 @@ class Study:
             examples.encode(self.tokenizer, rows, recipe.cutoff, recipe.loss_on) for rows in (training, validation)
         ]
         known = {"examples": encoded, "recipe": asdict(recipe), "seed": seed}
-        step = self._step("adapters", (lora.train_adapter,), models=(model,), settings=known)
+        step = self._step("adapters", (lora.train_adapter, type(recipe)), models=(model,), settings=known)
         state = step.path(".state")
         (base,) = step.model_digests
         options = {"recipe": recipe, "seed": seed, "log": log, "state": state, "base": base["weights"]}

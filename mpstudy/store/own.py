@@ -4,12 +4,13 @@ classes of the user's that they name, the plain values among their globals, and 
 
 import inspect
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable
 from functools import partial
 from types import CodeType, ModuleType
 
 from ..errors import StudyError
-from .reach import PACKAGE, Library
+from .reach import PACKAGE, Library, texts
 from .syntax import Form
 from .versions import is_installed
 
@@ -17,18 +18,22 @@ from .versions import is_installed
 class Code:
     """What some functions and classes depend on.
 
-    ``roots``: what they use of the library, to begin a walk with. ``texts``: sources and values of the user's own.
+    ``roots``: what they use of the library, to begin a walk with. ``strings``: texts that may name entries of
+    registries. ``texts``: sources and values of the user's own.
     """
 
     def __init__(self, library: Library, functions: Iterable):
         self.library, self.seen = library, []
         self.roots: list[Form] = []
+        self.strings: set[str] = set()
         self.texts: list[str] = []
         for function in functions:
             self._add("", function)
 
     def _add(self, name: str, value) -> None:
         """Add what a name of the user's code stands for."""
+        if isinstance(value, bool | int | float | str | None):
+            self._value(name, value)
         if any(value is other for other in self.seen):
             return
         self.seen.append(value)
@@ -37,29 +42,60 @@ class Code:
                 self._add(f"{name} partial", part)
         elif isinstance(value, ModuleType):
             self._package(value.__name__)
-        elif not hasattr(value, "__module__") or isinstance(value, int | float | str | list | dict | tuple | None):
+        elif found := self._table(value):
+            self.roots.append(found)
+        elif isinstance(value, list | dict | tuple | set) or not hasattr(value, "__module__"):
             self._value(name, value)
         elif _top(value.__module__) == PACKAGE:
             kind = value if hasattr(value, "__qualname__") else type(value)
             self.roots.append(self.library.named(kind.__module__, kind.__qualname__))
         elif is_installed(_top(value.__module__)):
             self._package(value.__module__)
-        elif inspect.isroutine(value) or inspect.isclass(value):
+        elif inspect.isclass(value):
+            self._class(value)
+        elif hasattr(value, "__wrapped__") and not hasattr(value, "__code__"):  # such as `functools.cache`
+            self._add(name, value.__wrapped__)
+        elif inspect.isroutine(value):
             self._source(value)
         else:  # an object of the user's own class
             self._add(name, type(value))
 
-    def _source(self, value) -> None:
+    def _table(self, value) -> Form | None:
+        """The definition of the library that is this very object, such as a registry."""
+        for name, module in self.library.modules.items():
+            made = vars(sys.modules[name]) if name in sys.modules else {}
+            for attribute in module.nodes.keys() & made.keys():
+                if made[attribute] is value:
+                    return self.library.named(name, attribute)
+        return None
+
+    def _class(self, cls: type) -> None:
+        """A class by its parts: of one that a notebook defines, Python finds no source as a whole."""
+        for base in cls.__bases__:
+            self._add("base", base)
+        for name, part in vars(cls).items():
+            function = getattr(part, "__func__", getattr(part, "fget", part))
+            if inspect.isfunction(function):
+                self._source(function)
+            elif not name.startswith("__"):
+                self._value(f"{cls.__qualname__}.{name}", part)
+
+    def _source(self, function) -> None:
+        """The source of a function, and what it names; then the same of the function that it decorates."""
         try:
-            self.texts.append(inspect.getsource(value))
-        except (OSError, TypeError) as error:
-            raise StudyError(f"the source of {value!r} cannot be read; define it in a file or notebook") from error
-        for function in _functions(value):
-            known = function.__globals__ | inspect.getclosurevars(function).nonlocals
-            names = _names(function.__code__)
-            for name in sorted(names & known.keys()):
-                for found in _parts(known[name], names):
-                    self._add(name, found)
+            self.texts.append(inspect.getsource(function.__code__))
+        except (OSError, TypeError, AttributeError) as error:
+            raise StudyError(f"the source of {function!r} cannot be read; define it in a file or notebook") from error
+        known = function.__globals__ | inspect.getclosurevars(function).nonlocals
+        names = _names(function.__code__)
+        self.strings |= _strings(function.__code__)
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._add("default", value)
+        for name in sorted(names & known.keys()):
+            for found in _parts(known[name], names):
+                self._add(name, found)
+        if hasattr(function, "__wrapped__"):
+            self._add("wrapped", function.__wrapped__)
 
     def _value(self, name: str, value) -> None:
         """Numbers, texts and what is made of them; what a model or a table holds is for the step to say."""
@@ -72,19 +108,16 @@ class Code:
         self.roots.append(Form("", (), frozenset(), frozenset(), frozenset([_top(name)])))
 
 
-def _functions(value) -> Iterator:
-    """A function without its decorators, or all of a class."""
-    parts = vars(value).values() if inspect.isclass(value) else [value]
-    for part in parts:
-        part = inspect.unwrap(getattr(part, "__func__", getattr(part, "fget", part)))
-        if inspect.isfunction(part):
-            yield part
-
-
 def _names(code: CodeType) -> set[str]:
     """The globals, attributes and closures that a function names, those of the functions inside of it among them."""
     inner = [part for part in code.co_consts if isinstance(part, CodeType)]
     return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
+
+
+def _strings(code: CodeType) -> set[str]:
+    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
+    plain = [list(part) if isinstance(part, frozenset) else part for part in code.co_consts]
+    return set(texts(plain)).union(*map(_strings, inner))
 
 
 def _parts(value, names: set[str]) -> list:

@@ -12,6 +12,7 @@ from helpers.packages import package
 from helpers.tiny_study import TinyStudy
 
 from mpstudy.inputs import content, manifest
+from mpstudy.pruners import PRUNERS
 from mpstudy.runner import fingerprint as fingerprints
 from mpstudy.runner.fingerprint import code_cells, differences, fingerprint, identity, reach
 from mpstudy.runner.profiles import Run, load_profile
@@ -20,14 +21,14 @@ from mpstudy.store import cache, versions
 from mpstudy.store.paths import DATA
 from mpstudy.store.reach import Library
 
-RUNS = {run.name for run in load_profile("smoke", meaning=False).runs}
+RUNS = {run.name for run in load_profile("smoke").runs}
 SUMMARY = "40_figures_and_tables"  # it reads all others
 
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, dict]:
     """The identities of the smoke profile as the project is."""
-    return identities(load_profile("smoke", meaning=False), Library())
+    return identities(load_profile("smoke"), Library())
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def stale(before: dict[str, str], now: dict[str, str]) -> set[str]:
 
 def naming(word: str) -> set[str]:
     """The runs of the smoke profile that say ``word`` in their parameters or code, and those that read them."""
-    runs = load_profile("smoke", meaning=False).runs
+    runs = load_profile("smoke").runs
     found = {r.name for r in runs if f'"{word}"' in json.dumps(r.parameters) + "".join(code_cells(r.notebook))}
     for run in runs:
         found |= {run.name} if found & set(run.needs) else set()
@@ -118,7 +119,13 @@ def test_prose_changes_nothing(before, copy):
 
 
 def test_a_new_pruner_changes_nothing_and_empties_no_cache(before, copy, monkeypatch):
-    monkeypatch.setattr(cache, "library", lambda: Library(copy.root))
+    def step_keys() -> dict[str, str]:
+        """The keys of cached scores, a pruner each."""
+        library = Library(copy.root)
+        monkeypatch.setattr(cache, "library", lambda: library)
+        steps = {name: ((pruner.function,), {"pruner": name}) for name, pruner in PRUNERS.items()}
+        return {name: cache.Step("scores", code, settings=known).key for name, (code, known) in steps.items()}
+
     keys = step_keys()
     (copy.package / "pruners" / "newest.py").write_text(
         "from ..registry import Look\nfrom .registry import PRUNERS\nFACTOR = 2\n\n\n"
@@ -130,20 +137,14 @@ def test_a_new_pruner_changes_nothing_and_empties_no_cache(before, copy, monkeyp
     assert ("mpstudy.pruners.newest", "newest") in chosen(copy, "newest") and copy.fingerprints() == before
     assert step_keys() == keys
     copy.replace("pruners/moreau.py", "div_(-rho)", "div_(rho)")
-    assert {name for name in keys if step_keys()[name] != keys[name]} == {"moreau", "moreau-gs"}
+    now = step_keys()
+    assert {name for name in keys if now[name] != keys[name]} == {"moreau", "moreau-gs"}
 
 
 def chosen(copy: Copy, pruner: str):
     """What a run with the parameter ``pruners: [pruner]`` reaches."""
     run = Run("x", copy.notebooks / "20_moreau_pruning.ipynb", {"pruners": [pruner]})
     return reach(run, Library(copy.root))[1].forms
-
-
-def step_keys() -> dict[str, str]:
-    """The keys of cached scores, a pruner each."""
-    from mpstudy.pruners import PRUNERS
-
-    return {name: cache.Step("scores", (PRUNERS[name].function,), settings={"pruner": name}).key for name in PRUNERS}
 
 
 def test_a_row_of_published_numbers_changes_nothing(before, copy, monkeypatch, tmp_path):

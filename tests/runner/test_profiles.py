@@ -1,12 +1,10 @@
-"""Strict parameters and profiles, and fingerprints that change with what matters."""
+"""Strict parameters and profiles."""
 
 import pytest
 from helpers.tiny_study import TinyStudy
 
 from mpstudy.errors import StudyError
-from mpstudy.runner.fingerprint import fingerprint, library_files
 from mpstudy.runner.profiles import (
-    Run,
     load_profile,
     merge_parameters,
     notebook_parameters,
@@ -112,57 +110,19 @@ def test_seeds_are_a_count_or_a_list(study):
     assert read == profile.runs[1]
 
 
-# --- fingerprints ------------------------------------------------------------------------------------------
+# --- What is checked where ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def library(tmp_path):
-    """A small library: `a` imports `b` inside a function; `c` is imported by nobody."""
-    package = tmp_path / "mpstudy"
-    (package / "kinds").mkdir(parents=True)
-    files = {
-        "__init__.py": "",
-        "a.py": "def f():\n    from . import b\n",
-        "b.py": "from .kinds import one\n",
-        "c.py": "",
-        "kinds/__init__.py": "",
-        "kinds/one.py": "from ..d import x\n",
-        "kinds/two.py": "",
-        "d.py": "x = 1\n",
-    }
-    for name, text in files.items():
-        (package / name).write_text(text)
-    return package
-
-
-def test_the_imported_files_are_found_through_functions_and_packages(tmp_path, library):
-    study = TinyStudy(tmp_path)
-    study.notebook("n", "x = 1", "%matplotlib inline\nfrom mpstudy import a")
-    found = [file.relative_to(library).as_posix() for file in library_files(study.notebooks / "n.ipynb", tmp_path)]
-    assert found == ["a.py", "b.py", "d.py", "kinds/__init__.py", "kinds/one.py", "kinds/two.py"]
-
-
-def test_a_fingerprint_changes_with_what_matters_and_only_with_that(tmp_path, library):
-    study = TinyStudy(tmp_path)
-    path = study.notebook("n", "x = 1", "from mpstudy import a")
-
-    def now(x=1, threads=1, needs=None):
-        return fingerprint(Run("n", path, {"x": x}), threads, needs or {}, tmp_path)
-
-    before = now()
-    (library / "c.py").write_text("unimported = True\n")
-    assert now() == before
-    assert len({before, now(x=2), now(threads=2), now(needs={"m": "1"})}) == 4
-    (library / "d.py").write_text("x = 2\n")
-    changed = now()
-    assert changed != before
-    study.notebook("n", "x = 1", "from mpstudy import a\na.f()")
-    assert now() not in (before, changed)
-
-
-def test_the_runner_itself_is_in_no_fingerprint(study):
-    names = {file.name for file in library_files(study.notebooks / "write.ipynb")}
-    assert names == {"record.py", "memory.py", "errors.py", "paths.py"}
+def test_a_profile_is_loaded_without_a_look_at_what_its_parameters_mean(study):
+    study.notebook("prune", "pruner = 'taylor'", "pass")
+    study.profile([study.run("prune", parameters={"pruner": "nothing"})])
+    profile = load_profile("tiny", study.profiles)
+    assert profile.runs[0].parameters == {"pruner": "nothing"}
+    with pytest.raises(StudyError, match="unknown pruner 'nothing'"):
+        validate(profile.runs)
+    study.profile([study.run("prune", parameters={"pruner": 1})])
+    with pytest.raises(StudyError, match="'pruner' of prune must be str"):
+        load_profile("tiny", study.profiles)
 
 
 def test_the_quick_part_has_minutes_of_its_own():

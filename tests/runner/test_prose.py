@@ -18,7 +18,7 @@ def finished(tmp_path_factory) -> TinyStudy:
     study = TinyStudy(tmp_path_factory.mktemp("study"))
     study.notebook("write", "power = 2.0", CODE)
     study.profile([study.run("write", parameters={"power": 3.0})])
-    study.reproduce()
+    study.report()
     return study
 
 
@@ -72,20 +72,13 @@ def test_a_notebook_that_was_just_executed_is_left_as_it_is(study):
 def test_changed_prose_and_comments_appear_in_the_notebook_and_its_page(study):
     executed, page = study.home / "write.ipynb", study.home / "write.html"
     assert "Told anew" not in page.read_text()
-    before = cells(executed)
     retell(study)
-    assert study.reproduce() == []
+    assert study.report() == []
     after = cells(executed)
     text = "".join("".join(cell["source"]) for cell in after)
-    for words in (
-        "Told anew",
-        "And a last word.",
-        "# What follows is explained.",
-        "# a unit",
-        'print(\n    "the number is"',
-    ):
-        assert words in text
-    assert all(words in page.read_text() for words in ("Told anew", "And a last word.", "What follows is explained."))
+    told = ("Told anew", "And a last word.", "What follows is explained.")
+    assert all(words in text for words in (*told, "# a unit", 'print(\n    "the number is"'))
+    assert all(words in page.read_text() for words in told)
     assert "What it" not in text and "does" not in text
 
 
@@ -94,7 +87,7 @@ def test_outputs_and_counts_stay(study):
     before = [cell for cell in cells(executed) if cell["cell_type"] == "code"]
     assert "the number is 3.0\n" in str(before).replace("\\n", "\n")
     retell(study)
-    study.reproduce()
+    study.report()
     after = [cell for cell in cells(executed) if cell["cell_type"] == "code"]
     for name in ("outputs", "execution_count"):
         assert [cell[name] for cell in after] == [cell[name] for cell in before]
@@ -108,7 +101,7 @@ def test_the_injected_parameters_stay_in_their_place(study):
     executed = study.home / "write.ipynb"
     before = tags(executed).index(["injected-parameters"])
     retell(study)
-    study.reproduce()
+    study.report()
     assert tags(executed).index(["injected-parameters"]) == before == tags(executed).index(["parameters"]) + 1
     assert "power = 3.0" in "".join(cells(executed)[before]["source"])
 
@@ -116,7 +109,7 @@ def test_the_injected_parameters_stay_in_their_place(study):
 def test_results_and_figures_stay_as_they_are(study):
     before = state(study)
     retell(study)
-    study.reproduce()
+    study.report()
     after = state(study)
     assert after.keys() == before.keys()
     kept = {path for path in before if "results" in path.parts or "figures" in path.parts}
@@ -125,17 +118,17 @@ def test_results_and_figures_stay_as_they_are(study):
 
 def test_a_second_time_nothing_changes(study):
     retell(study)
-    study.reproduce()
+    study.report()
     before = {path: value for path, value in state(study).items() if path.stem == "write"}
     assert not splice(study.notebooks / "write.ipynb", study.home / "write.ipynb")
-    study.reproduce()
+    study.report()
     assert before.items() <= state(study).items()
 
 
 def test_changed_code_is_executed_and_not_spliced(study):
     study.notebook("write", "power = 2.0", CODE.replace("'t'", "'u'"))
     with pytest.raises(AssertionError, match="a notebook was executed"):
-        study.reproduce()
+        study.report()
 
 
 def test_a_failing_write_leaves_the_old_notebook(study, monkeypatch):

@@ -22,7 +22,7 @@ def finished(tmp_path_factory) -> TinyStudy:
     study.notebook("write", "power = 2.0", "run.table('t', [{'x': power}])")
     study.notebook("read", "power = 1", "run.table('u', run.frame('write', 't').to_dict('records'))")
     study.profile([study.run("write"), study.run("read", needs=["write"])])
-    study.reproduce()
+    study.report()
     return study
 
 

@@ -1,19 +1,23 @@
 """A result is computed once for what decides it, anew when any of that changes, and is written whole or not at all."""
 
+import functools
 import os
 import shutil
 import stat
-import subprocess
-import sys
 
 import pytest
 import torch
+from helpers.packages import names, package
 from helpers.tiny import byte_tokenizer, cast, pruned_model, tiny_model, tokens
 
 from mpstudy.errors import StudyError
+from mpstudy.evaluation.perplexity import perplexity
 from mpstudy.inputs import models
-from mpstudy.store import cache, codebase, digests, files
-from mpstudy.store.paths import ROOT
+from mpstudy.pruners.magnitude import l1
+from mpstudy.recovery.lora import train_adapter
+from mpstudy.store import cache, digests, files, versions
+from mpstudy.store.cache import Step
+from mpstudy.store.reach import Library
 from mpstudy.structure.scores import Scores
 
 
@@ -35,7 +39,12 @@ class Counted:
         return self.make()
 
 
-KEY = {"model": "abc", "settings": {"rho": 0.05, "steps": 3}, "seed": 0}
+SETTINGS = {"settings": {"rho": 0.05, "steps": 3}, "seed": 0}
+
+
+def step(kind: str = "perplexity", code=(perplexity,), **changes) -> Step:
+    """A step on tokens, changed."""
+    return Step(kind, code, **{"tokens": tokens(4, 6), "settings": SETTINGS} | changes)
 
 
 # --- Entries ---------------------------------------------------------------------------------------------------
@@ -43,44 +52,69 @@ KEY = {"model": "abc", "settings": {"rho": 0.05, "steps": 3}, "seed": 0}
 
 def test_json_is_computed_once():
     compute = Counted(lambda: {"perplexity": 12.5, "rows": [1, 2]})
-    first = cache.cached_json("perplexity", KEY, "mpstudy.evaluation.perplexity", compute)
-    again = cache.cached_json("perplexity", dict(reversed(KEY.items())), "mpstudy.evaluation.perplexity", compute)
+    first = cache.cached_json(step(), compute)
+    again = cache.cached_json(step(settings=dict(reversed(SETTINGS.items()))), compute)
     assert compute.calls == 1 and first == again
     assert first.items() >= {"perplexity": 12.5, "rows": [1, 2]}.items() and first["seconds"] >= 0
 
 
 def test_a_file_is_computed_once():
     compute = Counted(lambda: Scores({"layers.0.mlp": torch.tensor([1.0, 2.0])}, {"pruner": "l1"}))
-    first = cache.cached_file("scores", KEY, "mpstudy.pruners.magnitude", Scores, compute)
-    again = cache.cached_file("scores", KEY, "mpstudy.pruners.magnitude", Scores, compute)
+    first = cache.cached_file(step("scores", (l1,)), Scores, compute)
+    again = cache.cached_file(step("scores", (l1,)), Scores, compute)
     assert compute.calls == 1 and first.meta == again.meta
     assert again.meta["pruner"] == "l1" and again.meta["seconds"] >= 0
     assert torch.equal(first.values["layers.0.mlp"], again.values["layers.0.mlp"])
 
 
 @pytest.mark.parametrize(
-    ("kind", "key", "module"),
+    "other",
     [
-        ("zeroshot", KEY, "mpstudy.evaluation.perplexity"),
-        ("perplexity", KEY | {"model": "abd"}, "mpstudy.evaluation.perplexity"),
-        ("perplexity", KEY | {"seed": 1}, "mpstudy.evaluation.perplexity"),
-        ("perplexity", KEY | {"settings": {"rho": 0.05, "steps": 4}}, "mpstudy.evaluation.perplexity"),
-        ("perplexity", KEY | {"settings": {"rho": 0.05, "steps": 3, "more": None}}, "mpstudy.evaluation.perplexity"),
-        ("perplexity", KEY, "mpstudy.recovery.lora"),
+        lambda: step("zeroshot"),
+        lambda: step(models=(tiny_model(),)),
+        lambda: step(models=(tiny_model(seed=1),)),
+        lambda: step(models=(tiny_model(), tiny_model(seed=1))),
+        lambda: step(models=(tiny_model(seed=1), tiny_model())),
+        lambda: step(models=(emulated(tiny_model()),)),
+        lambda: step(tokens=tokens(4, 6).view(6, 4)),
+        lambda: step(settings=SETTINGS | {"seed": 1}),
+        lambda: step(settings=SETTINGS | {"settings": {"rho": 0.05, "steps": 4}}),
+        lambda: step(settings=SETTINGS | {"settings": {"rho": 0.05, "steps": 3, "more": None}}),
+        lambda: step(code=(train_adapter,)),
+        lambda: step(code=(perplexity, train_adapter)),
+        lambda: step(code=(l1,)),
     ],
 )
-def test_every_part_of_the_key_counts(kind, key, module):
+def test_every_part_of_the_key_counts(other):
     compute = Counted(lambda: {})
-    cache.cached_json("perplexity", KEY, "mpstudy.evaluation.perplexity", compute)
-    cache.cached_json(kind, key, module, compute)
+    cache.cached_json(step(), compute)
+    cache.cached_json(other(), compute)
     assert compute.calls == 2
+    cache.cached_json(other(), compute)
+    assert compute.calls == 2
+
+
+def emulated(model):
+    model.arithmetic = "bfloat16"
+    return model
+
+
+def test_the_order_of_models_counts():
+    one, two = tiny_model(), tiny_model(seed=1)
+    assert step(models=(one, two)).key != step(models=(two, one)).key
+
+
+def test_the_number_of_threads_counts(monkeypatch):
+    first = step().key
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert step().key != first
 
 
 def test_another_torch_computes_anew(monkeypatch):
     compute = Counted(lambda: {})
-    cache.cached_json("perplexity", KEY, "mpstudy.evaluation.perplexity", compute)
-    monkeypatch.setattr(torch, "__version__", "99.0")
-    cache.cached_json("perplexity", KEY, "mpstudy.evaluation.perplexity", compute)
+    cache.cached_json(step(), compute)
+    monkeypatch.setattr(versions, "version", lambda name: "99.0")
+    cache.cached_json(step(), compute)
     assert compute.calls == 2
 
 
@@ -89,9 +123,9 @@ def test_a_failed_computation_leaves_no_entry(computed):
         raise StudyError("no")
 
     with pytest.raises(StudyError):
-        cache.cached_json("perplexity", KEY, "mpstudy.evaluation.perplexity", fail)
+        cache.cached_json(step(), fail)
     with pytest.raises(StudyError):
-        cache.cached_file("scores", KEY, "mpstudy.evaluation.perplexity", Scores, fail)
+        cache.cached_file(step("scores"), Scores, fail)
     assert not [path for path in computed.rglob("*") if path.is_file()]
 
 
@@ -102,29 +136,28 @@ def test_an_interrupted_write_leaves_no_entry(computed, monkeypatch):
 
     monkeypatch.setattr(Scores, "save", save)
     with pytest.raises(KeyboardInterrupt):
-        cache.cached_file("scores", KEY, "mpstudy.evaluation.perplexity", Scores, lambda: Scores({}, {}))
+        cache.cached_file(step("scores"), Scores, lambda: Scores({}, {}))
     assert not [path for path in computed.rglob("*") if path.is_file()]
 
 
 def test_a_truncated_entry_is_named(computed):
     scores = Scores({"layers.0.mlp": torch.ones(4)}, {})
-    cache.cached_file("scores", KEY, "mpstudy.evaluation.perplexity", Scores, lambda: scores)
+    cache.cached_file(step("scores"), Scores, lambda: scores)
     (entry,) = computed.rglob("*.safetensors")
     os.truncate(entry, entry.stat().st_size - 1)
     with pytest.raises(StudyError, match=entry.name):
-        cache.cached_file("scores", KEY, "mpstudy.evaluation.perplexity", Scores, lambda: scores)
-
-
-# --- Digests -----------------------------------------------------------------------------------------------------
+        cache.cached_file(step("scores"), Scores, lambda: scores)
 
 
 def test_a_damaged_json_entry_is_named(computed):
-    store = lambda: cache.cached_json("kind", {}, "mpstudy.evaluation.perplexity", dict)  # noqa: E731
-    store()
+    cache.cached_json(step("kind"), dict)
     (entry,) = computed.glob("kind/*.json")
     entry.write_text('{"sec')
     with pytest.raises(StudyError, match=f"{entry.name} is damaged; delete it"):
-        store()
+        cache.cached_json(step("kind"), dict)
+
+
+# --- Digests -----------------------------------------------------------------------------------------------------
 
 
 def test_equal_models_have_equal_digests():
@@ -180,41 +213,196 @@ def test_a_tokenizer_has_a_digest_of_its_content(tmp_path):
 # --- Code --------------------------------------------------------------------------------------------------------
 
 
-def library_digest(root) -> str:
-    code = "from mpstudy.store.codebase import library_digest; print(library_digest('mpstudy.a'))"
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+def test_the_code_of_a_step_is_what_its_functions_reach(tmp_path, monkeypatch):
+    files = {
+        "a.py": "def f():\n    from . import b\n    return b.g()\n",
+        "b.py": "from mpstudy import c\ndef g():\n    return c.x\n",
+        "c.py": "x = 1\ny = 1\n",
+        "stranger.py": "from . import a\n",
+    }
 
+    def key(**changed: str) -> str:
+        changed = {f"{name}.py": text for name, text in changed.items()}
+        library = package(tmp_path, files | changed)
+        monkeypatch.setattr(cache, "library", lambda: library)
+        return Step("kind", (function,)).key
 
-def test_the_code_digest_follows_what_a_module_imports(tmp_path):
-    package = tmp_path / "mpstudy"
-    (package / "store").mkdir(parents=True)
-    for name in ("__init__", "errors", "store/__init__", "store/codebase", "store/paths"):
-        shutil.copy(ROOT / "mpstudy" / f"{name}.py", package / f"{name}.py")
-    (package / "a.py").write_text("def f():\n    from . import b\n")
-    (package / "b.py").write_text("from mpstudy import c\n")
-    (package / "c.py").write_text("x = 1\n")
-    (package / "stranger.py").write_text("from . import a\n")
-    before = library_digest(tmp_path)
-    (package / "stranger.py").write_text("from . import a, b\n")
-    (package / "__init__.py").write_text("__version__ = '99'\n")
-    assert library_digest(tmp_path) == before
-    seen = {before}
-    for name, text in (("c", "x = 2\n"), ("b", "from mpstudy import c, errors\n"), ("a", "from . import b\n")):
-        (package / f"{name}.py").write_text(text)
-        seen.add(library_digest(tmp_path))
-    assert len(seen) == 4
+    def function(): ...
+
+    function.__module__, function.__qualname__ = "mpstudy.a", "f"
+    first = key()
+    assert key(stranger="from . import a, b\n", __init__="__version__ = '99'\n", c="x = 1\ny = 2\n") == first
+    assert key(c='"""About c."""\nx: int = 1  # one\n'.replace(": int", "")) == first
+    found = {first, key(c="x = 2\n"), key(b="from mpstudy import c\ndef g():\n    return c.x, c.y\n")}
+    found.add(key(a="def f():\n    from . import b\n    return b.g\n"))
+    assert len(found) == 4
 
 
 def test_results_do_not_hang_on_the_runner():
-    names = {
-        path.name
-        for path in codebase.imported_files(
-            "import mpstudy.pruners.moreau, mpstudy.evaluation.perplexity, mpstudy.recovery.lora"
-        )
-    }
-    assert {"moreau.py", "envelope.py", "gradients.py", "evaluate.py", "recover.py", "recipe.py"} <= names
-    assert not names & {"run.py", "report.py", "plots.py", "cli_model.py", "study.py", "cache.py", "__init__.py"}
+    code = (
+        "from mpstudy.pruners.moreau import moreau\nfrom mpstudy.evaluation.perplexity import perplexity\n"
+        "from mpstudy.recovery.lora import train_adapter\nmoreau, perplexity, train_adapter"
+    )
+    files = {name.rpartition(".")[0] for name in names(Library(), code)}
+    modules = {name.rpartition(".")[2] for name in files}
+    assert {"moreau", "envelope", "shifted", "perplexity", "lora", "loop"} <= modules
+    tops = {name.partition(".")[0] for name in files}
+    assert not tops & {"runner", "figures", "cli", "study", "record"} and "store.cache" not in files
+
+
+# --- A user's own functions --------------------------------------------------------------------------------------
+
+OWN = """
+import functools
+import numpy as np
+from scipy.stats import norm
+from mpstudy.pruners import PRUNERS, magnitude, taylor
+from mpstudy.structure.units import REDUCTIONS
+from mpstudy.structure.scores import Scores
+
+FACTOR = {factor}
+RATE = {rate}
+OPTIONS = {{"rho": {rho}}}
+
+
+def helper(x):
+    return x * {helper}
+
+
+class Part:
+    def run(self):
+        return {method}
+
+
+def mine(model, batches, units, *, seed=0, scale=RATE):
+    def inner():
+        return helper(FACTOR)
+    return [inner() for _ in batches], OPTIONS, Part().run(), {used}
+
+
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(x):
+        return function(x) + {added}
+    return wrapper
+
+
+@logged
+def decorated(x):
+    return helper(x)
+
+
+@functools.cache
+def kept(x):
+    return helper(x)
+
+
+def made(limit):
+    def closure():
+        return limit
+    return closure
+
+
+closed = made({limit})
+bound = functools.partial(helper, {bound})
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A user's file, written with changes and loaded: its functions."""
+    counter = iter(range(100))
+
+    def load(**changes) -> dict:
+        given = {
+            "factor": 1,
+            "rho": 0.1,
+            "helper": 2,
+            "method": 3,
+            "limit": 4,
+            "bound": 5,
+            "added": 6,
+            "rate": 7,
+            "used": "None",
+        }
+        path = tmp_path / str(next(counter)) / "own_pruners.py"
+        path.parent.mkdir()
+        path.write_text(OWN.format(**given | changes))
+        scope = {"__name__": "own_pruners"}
+        exec(compile(path.read_text(), path, "exec"), scope)
+        return scope
+
+    return load
+
+
+def key_of(function) -> str:
+    return Step("scores", (function,)).key
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("mine", {"factor": 2}),
+        ("mine", {"rho": 0.2}),
+        ("mine", {"helper": 3}),
+        ("mine", {"method": 4}),
+        ("mine", {"rate": 8}),
+        ("mine", {"used": "taylor.gradients_of"}),
+        ("closed", {"limit": 5}),
+        ("bound", {"bound": 6}),
+        ("bound", {"helper": 3}),
+        ("decorated", {"added": 7}),
+        ("decorated", {"helper": 3}),
+        ("kept", {"helper": 3}),
+    ],
+)
+def test_all_that_a_users_function_names_counts(own, name, change):
+    assert key_of(own()[name]) == key_of(own()[name])
+    assert key_of(own()[name]) != key_of(own(**change)[name])
+
+
+def test_what_a_users_function_does_not_name_does_not_count(own):
+    assert key_of(own()["helper"]) == key_of(own(factor=2, rho=2, method=2, limit=2)["helper"])
+
+
+@pytest.mark.parametrize(
+    "used, name",
+    [
+        ("taylor.gradients_of", "gradients_of"),
+        ("magnitude.l1", "_magnitude"),
+        ("Scores", "Scores"),
+        ("REDUCTIONS['sum']", "REDUCTIONS"),
+        ("PRUNERS", "PRUNERS"),
+        ("PRUNERS['smoothgrad']", "smoothgrad"),
+        ("[PRUNERS[name] for name in ('moreau',)]", "envelope_gradients"),
+    ],
+)
+def test_what_a_users_function_uses_of_the_library_counts(own, used, name):
+    code = cache.Code(Library(), [own(used=used)["mine"]])
+    assert name in {key[1] for key in Library().reached(code.roots, code.strings).forms}
+    plain = cache.Code(Library(), [own()["mine"]])
+    assert name not in {key[1] for key in Library().reached(plain.roots, plain.strings).forms}
+
+
+def test_packages_that_a_users_function_uses_count(own):
+    def packages(used: str) -> frozenset[str]:
+        code = cache.Code(Library(), [own(used=used)["mine"]])
+        return Library().reached(code.roots).packages
+
+    assert packages("None") == frozenset()
+    assert packages("np.mean") == {"numpy"} and packages("norm.cdf") == {"scipy"}
+
+
+def test_a_decorated_function_of_the_library_is_itself():
+    wrapped = functools.wraps(perplexity)(lambda *arguments: perplexity(*arguments))
+    assert key_of(wrapped) == key_of(perplexity)
+
+
+def test_a_function_without_a_source_is_an_error():
+    scope = {"__name__": "typed_in"}
+    exec("def f(): return 1", scope)
+    with pytest.raises(StudyError, match="the source of <function f .* cannot be read"):
+        key_of(scope["f"])
 
 
 # --- Files -------------------------------------------------------------------------------------------------------
