@@ -62,12 +62,6 @@ def entries() -> dict[str, Entry]:
     return found
 
 
-def digest() -> str:
-    """One sha256 over the names and sha256 of all inputs: equal digests mean equal data and model."""
-    lines = [f"{name} {entry.sha256}\n" for name, entry in sorted(entries().items())]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def path(name: str) -> Path:
     """The fetched file of input ``name``, its sha256 checked once per process.
 

@@ -59,7 +59,7 @@ def _is_stale(run: Run, now: dict, home: Path) -> bool:
 def _check_same_conditions(result: dict, now: dict) -> None:
     """StudyError unless a result was computed with today's parameters, threads, device and versions."""
     facts = result["provenance"]
-    pairs = [("threads", facts["threads"], now["threads"]), ("device", facts["gpu"] or "cpu", now["device"])]
+    pairs = [("threads", facts["threads"], now["threads"]), ("device", facts.get("gpu") or "cpu", now["device"])]
     pairs += [("parameters", result["parameters"], now["parameters"])]
     for package, version in facts["packages"].items():
         if package in now["versions"]:

@@ -45,11 +45,6 @@ def arithmetic(model: nn.Module, fmt: str, *, native: bool | None = None) -> Ite
         del model.arithmetic
 
 
-def name_of(model: nn.Module) -> str | None:
-    """The format that ``model`` computes in now, ``None`` outside of :func:`arithmetic`."""
-    return getattr(model, "arithmetic", None)
-
-
 def _rounding(module: nn.Module, dtype: torch.dtype) -> Iterator[RemovableHandle]:
     yield module.register_forward_pre_hook(lambda _, inputs: _each(inputs, dtype))
     yield module.register_forward_hook(lambda _, inputs, output: _each(output, dtype))

@@ -198,14 +198,6 @@ def test_a_fetch_that_stops_half_way_leaves_no_half_file(study, tmp_path, monkey
     assert fetched_files(tmp_path) == ["text.txt"]
 
 
-def test_digest_follows_the_content(study):
-    first = manifest.digest()
-    study(of_file={"sha256": "0" * 64})
-    second = manifest.digest()
-    study()
-    assert len(first) == 64 and second != first and manifest.digest() == first
-
-
 def test_manifest_does_not_import_torch():
     code = "import sys, mpstudy.inputs.manifest; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

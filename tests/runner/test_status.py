@@ -39,7 +39,7 @@ def study(finished, tmp_path) -> TinyStudy:
 
 
 def rows(study) -> dict[str, dict]:
-    found = status(load_profile("tiny", study.profiles, meaning=False), study.home)
+    found = status(load_profile("tiny", study.profiles), study.home)
     assert all(row.keys() == {"run", "state", "reasons"} for row in found)
     return {row["run"]: row for row in found}
 

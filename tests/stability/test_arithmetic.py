@@ -5,7 +5,7 @@ import torch
 from helpers.models import bits, equal, same_bits, score, tiny_llama, tiny_tokens
 
 from mpstudy.errors import StudyError
-from mpstudy.stability.arithmetic import HALVES, arithmetic, name_of
+from mpstudy.stability.arithmetic import HALVES, arithmetic
 from mpstudy.stability.perturb import rounded
 from mpstudy.structure.units import prunable_units
 
@@ -52,9 +52,9 @@ def test_nothing_of_it_stays(native):
     before, units = bits(model), prunable_units(model, "0-1")
     plain, addresses = score("taylor", model, units), [p.data_ptr() for p in model.parameters()]
     with pytest.raises(KeyboardInterrupt), arithmetic(model, "bfloat16", native=native):
-        assert name_of(model) == "bfloat16" and not same_bits(model, before)
+        assert model.arithmetic == "bfloat16" and not same_bits(model, before)
         raise KeyboardInterrupt
-    assert name_of(model) is None and same_bits(model, before)
+    assert not hasattr(model, "arithmetic") and same_bits(model, before)
     assert addresses == [p.data_ptr() for p in model.parameters()]
     assert equal(score("taylor", model, units), plain)
 
