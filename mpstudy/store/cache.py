@@ -67,7 +67,7 @@ class Step:
     def key(self) -> str:
         """sha256 over everything that decides the result, as it is when first asked for."""
         code = Code(library(), self.code)
-        reached = library().reached(code.roots, (*self.names, *texts(self.settings)))
+        reached = library().reached(code.roots, {*self.names, *texts(self.settings), *code.strings})
         parts = {
             "models": self.model_digests,
             "tokens": tokens_digest(self.tokens),

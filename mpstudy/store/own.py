@@ -4,12 +4,13 @@ classes of the user's that they name, the plain values among their globals, and 
 
 import inspect
 import json
+import sys
 from collections.abc import Iterable
 from functools import partial
 from types import CodeType, ModuleType
 
 from ..errors import StudyError
-from .reach import PACKAGE, Library
+from .reach import PACKAGE, Library, texts
 from .syntax import Form
 from .versions import is_installed
 
@@ -17,18 +18,22 @@ from .versions import is_installed
 class Code:
     """What some functions and classes depend on.
 
-    ``roots``: what they use of the library, to begin a walk with. ``texts``: sources and values of the user's own.
+    ``roots``: what they use of the library, to begin a walk with. ``strings``: texts that may name entries of
+    registries. ``texts``: sources and values of the user's own.
     """
 
     def __init__(self, library: Library, functions: Iterable):
         self.library, self.seen = library, []
         self.roots: list[Form] = []
+        self.strings: set[str] = set()
         self.texts: list[str] = []
         for function in functions:
             self._add("", function)
 
     def _add(self, name: str, value) -> None:
         """Add what a name of the user's code stands for."""
+        if isinstance(value, bool | int | float | str | None):
+            self._value(name, value)
         if any(value is other for other in self.seen):
             return
         self.seen.append(value)
@@ -37,7 +42,9 @@ class Code:
                 self._add(f"{name} partial", part)
         elif isinstance(value, ModuleType):
             self._package(value.__name__)
-        elif not hasattr(value, "__module__") or isinstance(value, int | float | str | list | dict | tuple | None):
+        elif found := self._table(value):
+            self.roots.append(found)
+        elif isinstance(value, list | dict | tuple | set) or not hasattr(value, "__module__"):
             self._value(name, value)
         elif _top(value.__module__) == PACKAGE:
             kind = value if hasattr(value, "__qualname__") else type(value)
@@ -52,6 +59,15 @@ class Code:
             self._source(value)
         else:  # an object of the user's own class
             self._add(name, type(value))
+
+    def _table(self, value) -> Form | None:
+        """The definition of the library that is this very object, such as a registry."""
+        for name, module in self.library.modules.items():
+            made = vars(sys.modules[name]) if name in sys.modules else {}
+            for attribute in module.nodes.keys() & made.keys():
+                if made[attribute] is value:
+                    return self.library.named(name, attribute)
+        return None
 
     def _class(self, cls: type) -> None:
         """A class by its parts: of one that a notebook defines, Python finds no source as a whole."""
@@ -72,6 +88,9 @@ class Code:
             raise StudyError(f"the source of {function!r} cannot be read; define it in a file or notebook") from error
         known = function.__globals__ | inspect.getclosurevars(function).nonlocals
         names = _names(function.__code__)
+        self.strings |= _strings(function.__code__)
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._add("default", value)
         for name in sorted(names & known.keys()):
             for found in _parts(known[name], names):
                 self._add(name, found)
@@ -84,6 +103,7 @@ class Code:
             self.texts.append(json.dumps([name, value], sort_keys=True))
         except (TypeError, ValueError):
             return
+        self.strings |= set(texts(value))
 
     def _package(self, name: str) -> None:
         self.roots.append(Form("", (), frozenset(), frozenset(), frozenset([_top(name)])))
@@ -93,6 +113,14 @@ def _names(code: CodeType) -> set[str]:
     """The globals, attributes and closures that a function names, those of the functions inside of it among them."""
     inner = [part for part in code.co_consts if isinstance(part, CodeType)]
     return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
+
+
+def _strings(constant) -> set[str]:
+    """The texts among the constants of code, and in their tuples."""
+    parts = constant.co_consts if isinstance(constant, CodeType) else constant
+    if isinstance(parts, str):
+        return {parts}
+    return set().union(*map(_strings, parts)) if isinstance(parts, tuple | frozenset) else set()
 
 
 def _parts(value, names: set[str]) -> list:

@@ -13,7 +13,7 @@ context = os.environ.get("MPSTUDY_RUN")
 if context:
     run = json.load(open(context))["run"]
     folder, package = {folder!r}, {package!r}
-    seen, out = set(), open(os.path.join(folder, run + ".jsonl"), "a")
+    seen, out = {{}}, open(os.path.join(folder, run + ".jsonl"), "a")
 
     def importing(frame):
         """Whether a file of the package is being loaded: what runs then only defines, or says which names there are."""
@@ -26,11 +26,14 @@ if context:
         return False
 
     def note(frame, event, argument):
-        code = frame.f_code
-        if event != "call" or code in seen or not code.co_filename.startswith(package):
+        if event != "call" or id(frame.f_code) in seen:
             return
-        if code.co_flags & 1 and not importing(frame):  # a class body is no call
-            seen.add(code)
+        code = frame.f_code
+        ours = code.co_filename.startswith(package) and code.co_flags & 1  # a class body is no call
+        if ours and importing(frame):
+            return
+        seen[id(code)] = code  # kept, so that no other gets its number
+        if ours:
             out.write(json.dumps([code.co_filename, code.co_qualname, code.co_firstlineno]) + "\\n")
             out.flush()
 

@@ -256,10 +256,12 @@ OWN = """
 import functools
 import numpy as np
 from scipy.stats import norm
-from mpstudy.pruners import magnitude, taylor
+from mpstudy.pruners import PRUNERS, magnitude, taylor
+from mpstudy.structure.units import REDUCTIONS
 from mpstudy.structure.scores import Scores
 
 FACTOR = {factor}
+RATE = {rate}
 OPTIONS = {{"rho": {rho}}}
 
 
@@ -272,7 +274,7 @@ class Part:
         return {method}
 
 
-def mine(model, batches, units, *, seed=0):
+def mine(model, batches, units, *, seed=0, scale=RATE):
     def inner():
         return helper(FACTOR)
     return [inner() for _ in batches], OPTIONS, Part().run(), {used}
@@ -312,7 +314,17 @@ def own(tmp_path):
     counter = iter(range(100))
 
     def load(**changes) -> dict:
-        given = {"factor": 1, "rho": 0.1, "helper": 2, "method": 3, "limit": 4, "bound": 5, "added": 6, "used": "None"}
+        given = {
+            "factor": 1,
+            "rho": 0.1,
+            "helper": 2,
+            "method": 3,
+            "limit": 4,
+            "bound": 5,
+            "added": 6,
+            "rate": 7,
+            "used": "None",
+        }
         path = tmp_path / str(next(counter)) / "own_pruners.py"
         path.parent.mkdir()
         path.write_text(OWN.format(**given | changes))
@@ -334,6 +346,7 @@ def key_of(function) -> str:
         ("mine", {"rho": 0.2}),
         ("mine", {"helper": 3}),
         ("mine", {"method": 4}),
+        ("mine", {"rate": 8}),
         ("mine", {"used": "taylor.gradients_of"}),
         ("closed", {"limit": 5}),
         ("bound", {"bound": 6}),
@@ -354,13 +367,21 @@ def test_what_a_users_function_does_not_name_does_not_count(own):
 
 @pytest.mark.parametrize(
     "used, name",
-    [("taylor.gradients_of", "gradients_of"), ("magnitude.l1", "_magnitude"), ("Scores", "Scores")],
+    [
+        ("taylor.gradients_of", "gradients_of"),
+        ("magnitude.l1", "_magnitude"),
+        ("Scores", "Scores"),
+        ("REDUCTIONS['sum']", "REDUCTIONS"),
+        ("PRUNERS", "PRUNERS"),
+        ("PRUNERS['smoothgrad']", "smoothgrad"),
+        ("[PRUNERS[name] for name in ('moreau',)]", "envelope_gradients"),
+    ],
 )
 def test_what_a_users_function_uses_of_the_library_counts(own, used, name):
     code = cache.Code(Library(), [own(used=used)["mine"]])
-    assert name in {key[1] for key in Library().reached(code.roots).forms}
+    assert name in {key[1] for key in Library().reached(code.roots, code.strings).forms}
     plain = cache.Code(Library(), [own()["mine"]])
-    assert name not in {key[1] for key in Library().reached(plain.roots).forms}
+    assert name not in {key[1] for key in Library().reached(plain.roots, plain.strings).forms}
 
 
 def test_packages_that_a_users_function_uses_count(own):
