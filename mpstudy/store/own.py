@@ -103,6 +103,7 @@ class Code:
             self.texts.append(json.dumps([name, value], sort_keys=True))
         except (TypeError, ValueError):
             return
+        self.strings |= set(texts(value))
 
     def _package(self, name: str) -> None:
         self.roots.append(Form("", (), frozenset(), frozenset(), frozenset([_top(name)])))
@@ -114,10 +115,12 @@ def _names(code: CodeType) -> set[str]:
     return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
 
 
-def _strings(code: CodeType) -> set[str]:
-    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
-    plain = [list(part) if isinstance(part, frozenset) else part for part in code.co_consts]
-    return set(texts(plain)).union(*map(_strings, inner))
+def _strings(constant) -> set[str]:
+    """The texts among the constants of code, and in their tuples."""
+    parts = constant.co_consts if isinstance(constant, CodeType) else constant
+    if isinstance(parts, str):
+        return {parts}
+    return set().union(*map(_strings, parts)) if isinstance(parts, tuple | frozenset) else set()
 
 
 def _parts(value, names: set[str]) -> list:

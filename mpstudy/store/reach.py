@@ -1,10 +1,10 @@
 """Which definitions of the library some code can reach, and what they say: the code part of a result's identity.
 
 A *definition* is a function, a method, a class without its methods, or a name that a module assigns. Code reaches what
-it names, what that names in turn, and the methods of reached classes whose names occur as an attribute. What is
-reached is known by its syntax alone: docstrings, comments, annotations, formatting, import lines and file names are
-not in it, and a name of the library stands for the definition it means. So a function can be moved or explained better
-without becoming another one.
+it names, what that names in turn, the methods of reached classes whose names occur as an attribute or a text, and the
+statements that act when a file is loaded with it. What is reached is known by its syntax alone: docstrings, comments,
+annotations, formatting, import lines and file names are not in it, and a name of the library stands for the definition
+it means. So a function can be moved or explained better without becoming another one.
 
 The rules err on the side of too much. Registries (:class:`mpstudy.registry.Registry`) are the exception that keeps
 them useful: of these only the entries are reached whose name occurs in the code or among the run's parameters, so that
