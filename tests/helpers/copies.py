@@ -22,7 +22,7 @@ class Copy:
         shutil.copytree(ROOT / "notebooks", self.notebooks)
 
     def profile(self, name: str = "smoke") -> Profile:
-        return load_profile(name, self.notebooks / "profiles", meaning=False)
+        return load_profile(name, self.notebooks / "profiles")
 
     def fingerprints(self, profile: Profile | None = None) -> dict[str, str]:
         """The fingerprint of every run."""

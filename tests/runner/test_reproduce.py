@@ -228,7 +228,7 @@ def test_what_is_not_there_is_named_before_the_first_notebook_starts(study, monk
     study.profile([study.run("write"), study.run("read", parameters={"changes": ["corpus-ptb"]})])
     monkeypatch.setattr(reproduce_module, "execute", lambda *arguments: pytest.fail("started"))
     with pytest.raises(StudyError, match="corpus 'ptb' cannot be loaded"):
-        study.reproduce()
+        study.report()
 
 
 def test_the_estimate_scales_with_the_speed_of_this_machine(study, monkeypatch, capsys):
