@@ -136,7 +136,7 @@ def test_a_new_pruner_changes_nothing_and_empties_no_cache(before, copy, monkeyp
     path.write_text(path.read_text().replace("# isort: on", "from . import newest  # noqa: F401\n# isort: on"))
     assert ("mpstudy.pruners.newest", "newest") in chosen(copy, "newest") and copy.fingerprints() == before
     assert step_keys() == keys
-    copy.replace("pruners/moreau.py", "div_(-rho)", "div_(rho)")
+    copy.replace("pruners/moreau.py", "div_(-prox.rho)", "div_(prox.rho)")
     now = step_keys()
     assert {name for name in keys if now[name] != keys[name]} == {"moreau", "moreau-gs"}
 
