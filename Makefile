@@ -117,7 +117,7 @@ lock: ## Choose all versions anew: pyproject.toml -> requirements.lock and envir
 	sed -n '/^#/!s/^/      - /p' requirements.lock >> environment.yml
 	@echo "Wrote requirements.lock and environment.yml; now run: make test"
 
-GENERATED = .venv data/cache reports/smoke reports/interactive reports/reproduced reports/*/checkpoints reports/*/work \
+GENERATED = .venv data/cache reports/smoke reports/interactive reports/custom reports/reproduced reports/*/checkpoints reports/*/work \
 	.pytest_cache .ruff_cache .mypy_cache .coverage *.egg-info build benchmarks/results.json
 
 clean: ## Remove .venv, downloads, caches and uncommitted reports; committed reports stay

@@ -1,7 +1,7 @@
 """mpstudy: a reproducible study of robust pruning of large language models.
 
-Import the module you need (``from mpstudy.structure import units``): this file imports none, so that a notebook's
-fingerprint covers only the modules it uses. ``mpstudy.load_pruned(folder)`` is
+Import the module you need (``from mpstudy.structure import units``): this file imports none, so that a
+command starts fast. ``mpstudy.load_pruned(folder)`` is
 :func:`mpstudy.structure.checkpoint.load_pruned`.
 """
 

@@ -1,4 +1,4 @@
-"""One pass of proximal gradient over the blocks of a vector: what the solvers of :mod:`mpstudy.envelope` share.
+"""One pass of proximal gradient over the blocks of a vector: what the solvers of :mod:`mpstudy.gradients.envelope` share.
 
 The problem is ``min_d L(w + d) + ||d||^2 / (2 rho) + eta * sum_g ||d_g||_2``; ``F = grad L(w + d) + d / rho`` is the
 gradient of its smooth part. A proximal step is ``d <- GST_{gamma eta}(d - gamma F)`` with the group soft threshold
@@ -81,7 +81,7 @@ class Measured:
     overlap: float = 0.0  # <held, F> with what ``held`` was before the pass
 
     def residual(self) -> float:
-        """The relative prox residual of :class:`mpstudy.envelope.ProxResult`."""
+        """The relative prox residual of :class:`mpstudy.gradients.envelope.ProxResult`."""
         if self.size == 0:
             return 0.0 if self.difference == 0 else math.inf
         return (self.difference / self.size) ** 0.5
@@ -97,7 +97,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Problem:
-    """The inner problem; see :func:`mpstudy.envelope.prox_point` for the fields and their units."""
+    """The inner problem; see :func:`mpstudy.gradients.envelope.prox_point` for the fields and their units."""
 
     evaluate: Callable
     rho: float

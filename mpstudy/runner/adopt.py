@@ -42,7 +42,12 @@ def adopt(
     part = quick_part(profile)
     run_profile(part, reports / "reproduced", jobs=jobs, computed=reports / "reproduced" / part.name / "computed")
     earlier = Path(against).resolve() if against else home
-    checked = {run.name: _checked(run.name, earlier, reports / "reproduced" / part.name, profile) for run in stale}
+    fresh = reports / "reproduced" / part.name
+    checked = {run.name: _checked(run.name, earlier, fresh, profile, earlier != home) for run in stale}
+    for run in stale:
+        checked[run.name]["beyond"] = _beyond(
+            load_result(home, run.name), known[run.name], load_result(fresh, run.name)
+        )
     for run in stale:
         _stamp(run, home, known[run.name], checked[run.name])
         print(f"{run.name}: adopted, {checked[run.name]['numbers']} numbers equal to the last bit")
@@ -63,18 +68,33 @@ def _check_same_conditions(result: dict, now: dict) -> None:
     pairs += [("parameters", result["parameters"], now["parameters"])]
     for package, version in facts["packages"].items():
         if package in now["versions"]:
-            pairs.append((f"version of {package}", version.partition("+")[0], now["versions"][package]))
+            pairs.append((f"version of {package}", (version or "").partition("+")[0], now["versions"][package]))
     for what, before, today in pairs:
         if before != today:
             raise StudyError(f"{result['run']} cannot be adopted: {what}: {before!r} then, {today!r} now; run it again")
 
 
-def _checked(run: str, earlier: Path, fresh: Path, profile: Profile) -> dict:
-    """What the comparison of a run's part found; StudyError where a number differs or none was compared."""
+def _beyond(result: dict, now: dict, part: dict) -> list[str]:
+    """The definitions that the whole run reaches and its part does not, so that they were not checked; StudyError where
+    one of them is known to have changed.
+    """
+    names = sorted(now["definitions"].keys() - part["identity"]["definitions"].keys())
+    before = result.get("identity", now)["definitions"]
+    if changed := [name for name in names if before.get(name) != now["definitions"][name]]:
+        raise StudyError(
+            f"{result['run']} cannot be adopted: its part does not reach {', '.join(changed)}; run it again"
+        )
+    return names
+
+
+def _checked(run: str, earlier: Path, fresh: Path, profile: Profile, whole: bool) -> dict:
+    """What the comparison of a run's part found, ``whole`` with the same part by the earlier code; StudyError where a
+    number differs or none was compared.
+    """
     old, new = load_result(earlier, run), load_result(fresh, run)
     if old is None:
         raise StudyError(f"{earlier} holds no result of {run} to compare with")
-    cells = compare(old, new, profile.tolerances.to_the_bit(), whole=False)
+    cells = compare(old, new, profile.tolerances.to_the_bit(), whole)
     if different := [cell for cell in cells if cell.status == "outside"]:
         before, now = both(different[0])
         more = f"{len(different)} numbers differ, such as {where(different[0])}: {before} then, {now} now"
@@ -91,7 +111,9 @@ def _checked(run: str, earlier: Path, fresh: Path, profile: Profile) -> dict:
 
 def _made(result: dict) -> dict:
     """Where a result was computed and under which commit."""
-    return {"cpu": result["provenance"]["cpu"], "revision": result["provenance"]["git"]["revision"]}
+    git = result["provenance"]["git"]
+    revision = (git["revision"] or "unknown")[:12] + (" with uncommitted changes" if git["dirty"] else "")
+    return {"cpu": result["provenance"]["cpu"], "revision": revision}
 
 
 def _whole(profile: Profile, run: str) -> dict:
@@ -103,7 +125,7 @@ def _stamp(run: Run, home: Path, now: dict, checked: dict) -> None:
     result = load_result(home, run.name)
     entry = {
         "fingerprint": result["fingerprint"],
-        "computed_under": result["provenance"]["git"]["revision"],
+        "computed_under": result["provenance"]["git"]["revision"] or "unknown",
         "adopted": datetime.now(UTC).date().isoformat(),
         "checked": checked,
     }

@@ -15,7 +15,7 @@ from .progress import duration
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_ROWS = 40  # of a table shown on the index; the CSV holds the rest
-LOCAL_ONLY = {"smoke", "interactive"}  # git-ignored, so the committed list of studies must not name them
+LOCAL_ONLY = {"smoke", "interactive", "custom"}  # git-ignored, so the committed list of studies must not name them
 
 
 def write_pages(home: Path, description: str = "") -> Path:
@@ -204,10 +204,11 @@ def _adopted(run: str, entry: dict) -> str:
     """What was checked when a result got a new fingerprint without being computed again."""
     checked = entry["checked"]
     return (
-        f"{run}: {checked['numbers']} numbers of a part, computed again by code {checked['by']['revision'][:12]}, are "
-        f"equal to the last bit to those of {checked['against']['revision'][:12]} on {checked['against']['cpu']}; "
+        f"{run}: {checked['numbers']} numbers of a part, computed again by code {checked['by']['revision']}, are "
+        f"equal to the last bit to those of {checked['against']['revision']} on {checked['against']['cpu']}; "
         f"so the results, computed under {entry['computed_under'][:12]}, stand for this code since {entry['adopted']} "
-        f"(fingerprint then {entry['fingerprint'][:12]})"
+        f"(fingerprint then {entry['fingerprint'][:12]}); "
+        f"not reached by the part and so not checked: {', '.join(checked['beyond']) or 'nothing'}"
     )
 
 

@@ -114,6 +114,7 @@ def run_profile(
         due = list(profile.runs) if again else _due(profile, home, known)
         for run in due:
             fetch(run.parameters)
+        known = identities(profile) if due else known  # what was fetched is known by its content
         if again and computed:
             shutil.rmtree(computed, ignore_errors=True)
         if due:
