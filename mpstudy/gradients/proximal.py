@@ -1,4 +1,4 @@
-"""One pass of proximal gradient over the blocks of a vector: what the solvers of :mod:`mpstudy.gradients.envelope` share.
+"""One pass of proximal gradient over the blocks of a vector: what the solvers of :mod:`.envelope` share.
 
 The problem is ``min_d L(w + d) + ||d||^2 / (2 rho) + eta * sum_g ||d_g||_2``; ``F = grad L(w + d) + d / rho`` is the
 gradient of its smooth part. A proximal step is ``d <- GST_{gamma eta}(d - gamma F)`` with the group soft threshold
