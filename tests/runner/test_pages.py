@@ -149,12 +149,15 @@ def test_equal_results_give_equal_pages(home):
 
 def test_the_list_of_studies_leaves_out_what_is_not_committed(home):
     add_run(home.parent / "smoke", "first")
-    add_run(home.parent / "custom", "first")
+    add_run(home.parent / "own", "first")
     write_pages(home.parent / "smoke")
+    write_pages(home.parent / "own")
+    add_run(home.parent / "custom", "first")
     write_pages(home.parent / "custom")
     page = (home.parent / "index.html").read_text()
-    assert 'href="laptop/index.html"' in page and 'href="custom/index.html"' in page and "smoke/" not in page
-    assert "make reproduce" not in (home.parent / "custom" / "index.html").read_text()
+    assert 'href="laptop/index.html"' in page and 'href="own/index.html"' in page and "smoke/" not in page
+    assert "custom/" not in page
+    assert "make reproduce" not in (home.parent / "own" / "index.html").read_text()
 
 
 def test_an_empty_report_is_an_error(tmp_path):
