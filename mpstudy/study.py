@@ -6,14 +6,15 @@ import copy
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 
+import numpy as np
 import torch
 
 from . import memory, pruners
 from .errors import check_choice
-from .evaluation import perplexity
+from .evaluation import cost, perplexity
 from .inputs import corpora, models
 from .sparse import METHODS, UPDATES
 from .sparse.importance import ELEMENTWISE, element_scores
@@ -26,6 +27,7 @@ from .structure import surgery
 from .structure.families import family
 from .structure.plan import Plan, make_plan
 from .structure.scores import Scores
+from .structure.shares import plan_share, removed_shares, unit_sizes
 from .structure.units import Units, prunable_units
 
 CALIBRATION = ("calibration", "samples", "length")
@@ -55,9 +57,9 @@ class Study:
     calibration: str
     samples: int
     length: int
-    corpora: list[str]
-    window: int
-    windows: int
+    corpora: list[str] = field(default_factory=list)
+    window: int = 128
+    windows: int = 10
 
     @cached_property
     def model(self):
@@ -73,6 +75,11 @@ class Study:
     def units(self) -> Units:
         """The units that may be pruned."""
         return prunable_units(self.model, self.layers)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Parameters of one unit, by the key of its set."""
+        return unit_sizes(self.model, self.units)
 
     @cached_property
     def texts(self) -> dict[str, torch.Tensor]:
@@ -130,6 +137,14 @@ class Study:
         """The units of lowest score, at a share of units ``ratio``."""
         return make_plan(scores, self.units, ratio, scope)
 
+    def plan_share(self, scores: Scores, share: float, scope: str = "local") -> Plan:
+        """The units of lowest score that hold ``share`` of the parameters of the prunable layers."""
+        return plan_share(scores, self.units, self.sizes, share, scope)
+
+    def removed(self, plan: Plan) -> dict[str, float]:
+        """What a plan removes of the prunable layers, the model, the heads and the channels (shares)."""
+        return removed_shares(plan, self.units, self.sizes, cost.parameter_count(self.model))
+
     def pruned(self, plan: Plan):
         """A copy of the model with the planned units removed."""
         return surgery.remove_units(copy.deepcopy(self.model), plan)
@@ -186,6 +201,16 @@ class Study:
             step = self._step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows)
             found[name] = cached_json(step, partial(perplexity.perplexity, model, windows))
         return found
+
+    def losses(self, model) -> list[np.ndarray]:
+        """Nats per token of each evaluation window, one array (windows,) a corpus, in the order of ``corpora``."""
+        return [np.array(found["losses"]) for found in self.perplexity(model).values()]
+
+    def measured(self, model, **facts) -> list[dict]:
+        """A row a corpus: ``facts``, then ``corpus``, ``perplexity``, ``stderr``, ``nll``, ``tokens``, ``window``."""
+        kept = ("perplexity", "stderr", "nll", "tokens", "window")
+        found = self.perplexity(model).items()
+        return [facts | {"corpus": corpus} | {name: value[name] for name in kept} for corpus, value in found]
 
     def divergence(self, first, second, corpus: str) -> dict:
         """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`)."""

@@ -22,7 +22,7 @@ def perplexity(model: nn.Module, windows: torch.Tensor, *, batch_size: int = 8) 
     Returns
     -------
     ``perplexity``, its ``stderr`` (delta method over windows), ``nll`` (nats per token), ``accuracy`` (share of tokens
-    that were the most likely one), ``tokens`` predicted, ``window``.
+    that were the most likely one), ``tokens`` predicted, ``window``, and ``losses``, the nats per token of each window.
 
     Raises
     ------
@@ -46,6 +46,7 @@ def perplexity(model: nn.Module, windows: torch.Tensor, *, batch_size: int = 8) 
         "accuracy": hits.mean().item(),
         "tokens": count * (window - 1),
         "window": window,
+        "losses": means.tolist(),
     }
 
 

@@ -15,6 +15,13 @@ def causal_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return _CrossEntropy.apply(logits, tokens[:, 1:])
 
 
+def loss_scale(model: nn.Module) -> float:
+    """The factor that keeps the gradients of half-precision arithmetic above its smallest numbers on their way back;
+    see :func:`mpstudy.stability.arithmetic.arithmetic`. It is taken off again in at least fp32.
+    """
+    return getattr(model, "loss_scale", 1.0)
+
+
 class _CrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of ``logits[:, :-1]`` for ``targets``. Its gradient takes the place of the logits, of which
     torch's own holds four copies, as much as several layers.
@@ -35,6 +42,11 @@ class _CrossEntropy(torch.autograd.Function):
         logits[:, :-1].scatter_add_(-1, targets[..., None], logits.new_full((*targets.shape, 1), -1.0))
         logits[:, -1] = 0
         return logits.mul_(gradient / targets.numel()), None
+
+
+def unscaled(gradient: torch.Tensor, scale: float) -> torch.Tensor:
+    """``gradient / scale`` in at least fp32."""
+    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / scale
 
 
 @contextmanager
@@ -62,7 +74,10 @@ def _loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict,
         raise StudyError(
             f"the loss is {loss.item()} at {where}; the weights, the tokens or the settings are not usable"
         )
-    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))
+    scale = loss_scale(model)
+    gradients = dict(zip(parameters, torch.autograd.grad(loss * scale, list(parameters.values()))))
+    if scale != 1:
+        gradients = {name: unscaled(gradient, scale) for name, gradient in gradients.items()}
     for name, gradient in gradients.items():
         if not torch.isfinite(gradient.sum()):
             raise StudyError(f"the gradient of {name} is not finite at {where}")

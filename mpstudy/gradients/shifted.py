@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import StudyError
 from ..structure.units import HIDDEN, Units
 from ..structure.weights import draw_one
-from .loss import causal_loss, only_trainable
+from .loss import causal_loss, loss_scale, only_trainable
 from .torch_internals import product, product_node
 
 Block = dict[str, torch.Tensor]
@@ -52,6 +52,7 @@ class ShiftedLoss:
         self.model, self.units, self.state_device = model, units, state_device
         self.parts = [(batch, draw) for draw in draws for batch in batches]
         self.weights = {name: weight.detach() for name, weight in units.parameters(model).items()}
+        self.scale = loss_scale(model)
         self.calls = 0
         self._block_of = {name: unit_set.key for unit_set in units for name in unit_set.names}
         self._sizes = {unit_set.key: len(unit_set.names) for unit_set in units}
@@ -96,7 +97,7 @@ class ShiftedLoss:
                     f"the loss is {loss.item()} at step {self.calls}, batch {number}; the weights, the tokens or the "
                     "settings are not usable"
                 )
-            (loss / len(self.parts)).backward()
+            (loss * (self.scale / len(self.parts))).backward()
         if missing := [name for name in self.weights if name not in point.seen]:
             raise StudyError(f"{missing[0]} has no gradient: it is not the weight of a linear layer that the loss uses")
         return loss.item() / len(self.parts)
@@ -156,6 +157,8 @@ class _Point(TorchFunctionMode):
         key = self.loss._block_of[name]
         home = self.loss.state_device or self.loss.weights[name].device
         gradient = gradient.to(home, torch.promote_types(gradient.dtype, torch.float32))
+        if self.loss.scale != 1:
+            gradient = gradient / self.loss.scale
         if self.consume != self.loss._add and name in self.loss._sums:
             gradient = self.loss._sums.pop(name).add_(gradient)
         block = self.pending.setdefault(key, {})

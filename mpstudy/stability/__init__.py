@@ -14,7 +14,7 @@ from .agreement import (
     spearman,
     spearman_by_key,
 )
-from .changes import Change, check_change, log_scores, mask_agreement, scores_under
+from .changes import Change, check_change, log_scores, mask_agreement, pair_agreement, scores_under
 
 __all__ = [
     "Change",
@@ -30,6 +30,7 @@ __all__ = [
     "log_scores",
     "mask_agreement",
     "overlap",
+    "pair_agreement",
     "relative_change",
     "scores_under",
     "spearman",

@@ -20,9 +20,11 @@ HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @contextmanager
-def arithmetic(model: nn.Module, fmt: str, *, native: bool | None = None) -> Iterator[None]:
+def arithmetic(model: nn.Module, fmt: str, *, loss_scale: float = 1.0, native: bool | None = None) -> Iterator[None]:
     """Let ``model`` compute in ``fmt`` (``bfloat16`` or ``float16``); its weights are the same bits afterwards.
 
+    ``loss_scale``: the loss is multiplied by it before the backward pass and the gradients divided afterwards, as in
+    mixed-precision training (Micikevicius et al. 2018, arXiv 1710.03740): below 6e-8 float16 has only zero.
     ``native``: by default where the model is not on a CPU.
     """
     check_choice("number format of the arithmetic", fmt, HALVES)
@@ -35,14 +37,16 @@ def arithmetic(model: nn.Module, fmt: str, *, native: bool | None = None) -> Ite
             parameter.data = value.to(dtype) if native else value.to(dtype).to(value.dtype)
         if not native:
             hooks += [hook for module in model.modules() for hook in _rounding(module, dtype)]
-        model.arithmetic = fmt  # type: ignore[assignment]  # torch knows tensors and modules as attributes
+        # torch knows tensors and modules as attributes
+        model.arithmetic = fmt if loss_scale == 1 else f"{fmt}, loss scale {loss_scale:g}"  # type: ignore[assignment]
+        model.loss_scale = loss_scale  # type: ignore[assignment]
         yield
     finally:
         for hook in hooks:
             hook.remove()
         for parameter, value in originals.items():
             parameter.data = value
-        del model.arithmetic
+        del model.arithmetic, model.loss_scale
 
 
 def _rounding(module: nn.Module, dtype: torch.dtype) -> Iterator[RemovableHandle]:

@@ -16,6 +16,7 @@ sample)`` takes the scores and ``case`` says on which sample, with which draw an
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -106,25 +107,52 @@ def scores_under(
         return score(study, sample)
 
 
-def mask_agreement(study, before: Scores, after: Scores, ratio: float) -> dict[str, float]:
-    """How much of a mask stays: measures of :mod:`mpstudy.stability.agreement` at ``ratio``, over all pruned layers.
+def mask_agreement(study, before: Scores, after: Scores, share: float) -> dict[str, float]:
+    """How much of a mask stays when ``share`` of the parameters goes: measures of :mod:`mpstudy.stability.agreement`.
 
-    ``jaccard`` with its ``chance`` value, ``corrected`` (chance-corrected overlap), rank correlations ``spearman`` and
-    ``kendall``, ``score_change`` (relative l2), ``margin`` (median over layers and kinds of the margin at the cut of
-    ``before``).
+    ``traded``: the part of the removed units that trade places (1 - overlap). Then for attention ``heads`` and MLP
+    ``channels`` apart, each over all pruned layers: ``jaccard_heads``, ``jaccard_channels``; ``chance_`` the Jaccard
+    index of random masks; ``corrected_`` the chance-corrected overlap; ``kendall_`` the rank correlation of the scores,
+    which no ratio and no scale enters; ``score_change``: relative l2 norm, over both kinds. A kind that the model or the
+    ratio does not touch has no ``jaccard_``, ``chance_`` and ``corrected_`` (NaN).
     """
-    old, new = (study.plan(scores, ratio).mask() for scores in (before, after))
-    removed = {key: len(indices) for key, indices in old.items()}
-    margins = list(agreement.cut_margin(before.values, removed).values())
-    return {
-        "jaccard": agreement.jaccard(old, new),
-        "chance": agreement.expected_jaccard(removed, study.units.counts),
-        "corrected": agreement.chance_corrected_overlap(old, new, study.units.counts),
-        "spearman": agreement.spearman(before.values, after.values),
-        "kendall": agreement.kendall(before.values, after.values),
+    old, new = (study.plan_share(scores, share).mask() for scores in (before, after))
+    found = {
+        "traded": 1 - agreement.overlap(old, new),
         "score_change": agreement.relative_change(before.values, after.values),
-        "margin": float(np.median(margins)) if margins else float("nan"),
     }
+    for kind, name in (("attention", "heads"), ("mlp", "channels")):
+        keys = [key for key in old if study.units[key].kind == kind]
+        found |= {f"{measure}_{name}": value for measure, value in _of_kind(study, keys, old, new).items()}
+        values = [{key: scores.values[key] for key in keys} for scores in (before, after)]
+        found[f"kendall_{name}"] = agreement.kendall(*values) if _have_order(values) else float("nan")
+    return found
+
+
+def _have_order(scores: list[dict]) -> bool:
+    """Whether there are scores, more than one under each key and not all equal."""
+    return bool(scores[0]) and all(len(set(values.tolist())) > 1 for each in scores for values in each.values())
+
+
+def _of_kind(study, keys: list[str], old: dict, new: dict) -> dict[str, float]:
+    removed = {key: len(old[key]) for key in keys}
+    if not sum(removed.values()):
+        return dict.fromkeys(("jaccard", "chance", "corrected"), float("nan"))
+    counts = {key: study.units.counts[key] for key in keys}
+    first, second = ({key: mask[key] for key in keys} for mask in (old, new))
+    return {
+        "jaccard": agreement.jaccard(first, second),
+        "chance": agreement.expected_jaccard(removed, counts),
+        "corrected": agreement.chance_corrected_overlap(first, second, counts),
+    }
+
+
+def pair_agreement(study, scores: dict[int, Scores], share: float) -> list[dict]:
+    """:func:`mask_agreement` of every pair of calibration samples, by number; a row a pair with ``first``, ``second``."""
+    return [
+        {"first": first, "second": second} | mask_agreement(study, scores[first], scores[second], share)
+        for first, second in combinations(scores, 2)
+    ]
 
 
 def log_scores(scores: Scores) -> dict[str, np.ndarray]:

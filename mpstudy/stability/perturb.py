@@ -18,8 +18,10 @@ from ..structure.weights import draw_noise, restored, shifted
 from .arithmetic import arithmetic
 from .kinds import PERTURBATIONS, SIGMA, Change, Kind
 
+STEP_GROUP = 32  # weights that share a step in the GGUF formats of 4 bits
 GROUP = 64  # weights that share a scale; a divisor of the widths of most models
 FLOAT8_MAX = 448.0  # of e4m3
+LOSS_SCALE = 2.0**14  # small gradients stay above float16's smallest number, large ones below its largest
 
 
 @contextmanager
@@ -96,6 +98,23 @@ def noisy(model: nn.Module, sigma: float, kind: str, seed: int):
         yield
 
 
+@contextmanager
+def dithered(model: nn.Module, seed: int):
+    """Add uniform noise of one step of a 4-bit grid to every weight of the linear layers but the output head: a step is
+    a fifteenth of the span of ``STEP_GROUP`` neighbours in a row. Weights that were stored in 4 bits (Q4_1) leave their
+    grid, and every place between two of its points is equally likely.
+    """
+    weights = _linear_weights(model)
+    with restored(weights):
+        with torch.no_grad():
+            for number, weight in enumerate(weights.values()):
+                generator = torch.Generator().manual_seed(1000 * seed + number)
+                for part in weight.split(STEP_GROUP, dim=-1):
+                    step = (part.amax(dim=-1, keepdim=True) - part.amin(dim=-1, keepdim=True)) / 15
+                    part.add_(step * (torch.rand(part.shape, generator=generator).to(part.device) - 0.5))
+        yield
+
+
 def _root_mean_square(weights: dict) -> float:
     squares = sum(float(weight.detach().double().square().sum()) for weight in weights.values())
     return (squares / sum(weight.numel() for weight in weights.values())) ** 0.5
@@ -106,6 +125,7 @@ PERTURBATIONS.add("float16", Kind(lambda model, seed: rounded(model, "float16"),
 PERTURBATIONS.add("float8", Kind(lambda model, seed: rounded(model, "float8"), label="fp8"))
 PERTURBATIONS.add("int8", Kind(lambda model, seed: rounded(model, "int8")))
 PERTURBATIONS.add("int4", Kind(lambda model, seed: rounded(model, "int4")))
+PERTURBATIONS.add("dither", Kind(dithered))
 
 
 @PERTURBATIONS.register("bfloat16-arithmetic", label="bf16\narithmetic")
@@ -118,6 +138,12 @@ def bfloat16_arithmetic(model: nn.Module, seed: int):
 def float16_arithmetic(model: nn.Module, seed: int):
     """Let the model compute in float16 (:func:`.arithmetic.arithmetic`)."""
     return arithmetic(model, "float16")
+
+
+@PERTURBATIONS.register("float16-scaled", label="fp16 arithmetic,\nloss scale")
+def float16_scaled(model: nn.Module, seed: int):
+    """Let the model compute in float16 with a loss scale of 2^14."""
+    return arithmetic(model, "float16", loss_scale=LOSS_SCALE)
 
 
 @PERTURBATIONS.register("noise", value=SIGMA, panel="relative noise, σ|w|")

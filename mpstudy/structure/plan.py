@@ -94,12 +94,12 @@ def make_plan(
     check_ratio(ratio)
     check_choice("scope", scope, SCOPES)
     check_multiple(multiple, scope)
-    _check_fit(scores, units)
+    check_fit(scores, units)
     before = before or Plan({}, units.counts)
-    lowest = (
+    chosen = (
         _local(scores, units, ratio, before, multiple) if scope == "local" else _global(scores, units, ratio, before)
     )
-    removed = {key: _with(before, key, indices) for key, indices in lowest.items()}
+    removed = {key: _with(before, key, indices) for key, indices in chosen.items()}
     for key, indices in removed.items():
         if len(indices) == before.counts[key]:
             raise StudyError(f"ratio {ratio} with {scope} scope removes all units of {key}; use a smaller ratio")
@@ -110,8 +110,7 @@ def make_plan(
 def _local(scores, units, ratio, before, multiple):
     rounding = {"attention": 1}
     return {
-        u.key: _lowest(scores.values[u.key], _missing([u], ratio, before, rounding.get(u.kind, multiple)))
-        for u in units
+        u.key: lowest(scores.values[u.key], _missing([u], ratio, before, rounding.get(u.kind, multiple))) for u in units
     }
 
 
@@ -137,17 +136,19 @@ def _global(scores, units, ratio, before):
         sets = [unit_set for unit_set in units if unit_set.kind == kind]
         count = _missing(sets, ratio, before)
         chosen = torch.zeros(sum(u.count for u in sets), dtype=torch.bool)
-        chosen[_lowest(torch.cat([scores.values[u.key] for u in sets]), count)] = True
+        chosen[lowest(torch.cat([scores.values[u.key] for u in sets]), count)] = True
         parts = chosen.split([u.count for u in sets])
         removed |= {u.key: part.nonzero().squeeze(1) for u, part in zip(sets, parts)}
     return {unit_set.key: removed[unit_set.key] for unit_set in units}
 
 
-def _lowest(values: torch.Tensor, count: int) -> torch.Tensor:
+def lowest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """The indices of the ``count`` lowest values in ascending order; ties go to the lower index."""
     return torch.argsort(values, stable=True)[:count].sort().values
 
 
-def _check_fit(scores: Scores, units: Units) -> None:
+def check_fit(scores: Scores, units: Units) -> None:
+    """:class:`StudyError` unless ``scores`` are finite and have a value for every unit."""
     for unit_set in units:
         value = scores.values.get(unit_set.key)
         if value is None or value.shape != (unit_set.count,):

@@ -6,9 +6,10 @@ import torch
 from helpers.tiny import tiny_folder, tiny_model
 
 from mpstudy.errors import StudyError
+from mpstudy import stability
 from mpstudy.inputs import corpora, models
 from mpstudy.stability import perturb
-from mpstudy.stability.changes import log_scores, mask_agreement, scores_under
+from mpstudy.stability.changes import log_scores, mask_agreement, pair_agreement, scores_under
 from mpstudy.stability.kinds import SIGMA, Change
 from mpstudy.structure.scores import Scores
 from mpstudy.study import Study
@@ -63,7 +64,7 @@ def test_units_that_are_gone_already_come_first(study):
     gone = study.plan(before, 0.3).mask()
     for key, values in after.values.items():
         assert set(gone[key]) <= set(np.flatnonzero(values == 0))
-    assert mask_agreement(study, before, after, 0.3)["jaccard"] == 1
+    assert stability.jaccard(gone, study.plan(after, 0.3).mask()) == 1
 
 
 def test_settings_reach_the_pruner(study):
@@ -97,14 +98,29 @@ def test_an_unusable_change_is_an_error_before_any_work(study, change, message):
 
 def test_agreement_of_equal_and_of_opposite_scores(study):
     scores = study.scores("taylor", sample=0)
-    found = mask_agreement(study, scores, scores, 0.25)
-    assert found["jaccard"] == found["corrected"] == 1
-    assert found["spearman"] == pytest.approx(1) and found["kendall"] == pytest.approx(1)
-    assert found["score_change"] == 0 and 0 < found["chance"] < 1 and 0 < found["margin"] < 1
+    found = mask_agreement(study, scores, scores, 0.4)
+    assert found["traded"] == found["score_change"] == 0
+    for kind in ("heads", "channels"):
+        assert found[f"jaccard_{kind}"] == found[f"corrected_{kind}"] == 1 and 0 < found[f"chance_{kind}"] < 1
+        assert found[f"kendall_{kind}"] == pytest.approx(1)
     opposite = Scores({key: values.max() - values for key, values in scores.values.items()})
-    found = mask_agreement(study, scores, opposite, 0.25)
-    assert found["jaccard"] == 0 and found["corrected"] < 0 and found["spearman"] == pytest.approx(-1)
-    assert np.isnan(mask_agreement(study, scores, scores, 0.0)["margin"])
+    found = mask_agreement(study, scores, opposite, 0.4)
+    assert found["traded"] == 1 and found["jaccard_channels"] == 0 and found["corrected_channels"] < 0
+    assert found["kendall_channels"] == pytest.approx(-1)
+
+
+def test_a_kind_that_loses_nothing_has_no_index(study):
+    scores = study.scores("taylor", sample=0)
+    found = mask_agreement(study, scores, scores, 0.01)  # too little for a head
+    assert np.isnan(found["jaccard_heads"]) and found["jaccard_channels"] == 1 and found["kendall_heads"] == 1
+
+
+def test_every_pair_of_samples_is_compared_once(study):
+    scores = {seed: study.scores("taylor", sample=seed) for seed in (4, 0, 2)}
+    rows = pair_agreement(study, scores, 0.4)
+    assert [(row["first"], row["second"]) for row in rows] == [(4, 0), (4, 2), (0, 2)]
+    expected = mask_agreement(study, scores[4], scores[2], 0.4)
+    assert {name: rows[1][name] for name in expected} == expected
 
 
 def test_log_scores_are_centred_by_key():

@@ -211,3 +211,21 @@ def test_weight_change_is_the_relative_size_of_the_perturbation():
     # bfloat16 has 8 significant bits: the error of a weight is at most 2^-9 of it
     assert 2**-11 < weight_change(model, "bfloat16") < 2**-9
     assert same_bits(model, before)
+
+
+def test_dither_takes_weights_off_a_4_bit_grid_by_at_most_half_a_step():
+    model = tiny_llama()
+    weight = model.model.layers[0].mlp.down_proj.weight
+    with torch.no_grad():
+        for part in weight.split(32, dim=-1):  # 16 levels of 0.01, both ends taken
+            part.copy_(0.01 * torch.arange(part.numel()).remainder(16).view_as(part))
+        before = weight.clone()
+    with torch.no_grad(), perturbed("dither", model, seed=0):
+        first = weight - before
+    with torch.no_grad(), perturbed("dither", model, seed=1):
+        second = weight - before
+    for moved in (first, second):
+        assert moved.abs().max() <= 0.005 + 1e-7
+        assert moved.std() == pytest.approx(0.01 / 12**0.5, rel=0.1) and abs(float(moved.mean())) < 5e-4
+    assert not torch.equal(first, second)
+    assert torch.equal(weight, before)
