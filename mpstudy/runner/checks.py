@@ -148,7 +148,7 @@ RULES = {
     **dict.fromkeys(("rhos", "radii"), Some[Positive]),
     "eta": NonNegative,
     "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
-    **dict.fromkeys(("max_steps", "release_steps", "budget"), Count),
+    **dict.fromkeys(("max_steps", "release_steps", "budget", "sweep_seeds"), Count),
     "methods": Some[Method],
     "updated": Distinct[Method],
     "sparsities": Some[Sparsity],
