@@ -14,7 +14,7 @@ from pydantic import Field
 from ..errors import StudyError, check_choice
 from ..parameters import Count, Finite, Flag, NonNegative, Positive, Whole, checked
 from ..structure.units import REDUCTIONS
-from .registry import PRUNERS
+from .registry import PRUNERS as PRUNERS
 
 # In the order of the study, which is that of its figures and tables.
 # isort: off
