@@ -74,8 +74,7 @@ def _solver(name: str) -> str:
 
 
 def _method(name: str) -> str:
-    from ..sparse import METHODS
-    from ..sparse.importance import ELEMENTWISE
+    from ..sparse.registry import ELEMENTWISE, METHODS
 
     check_choice("method", name, {*METHODS, *ELEMENTWISE} - {"masked"})
     return name
@@ -96,7 +95,7 @@ def _layers(text: str) -> str:
     return text
 
 
-def _sparsity(value):
+def _sparsity(value: Any) -> Any:
     from ..sparse.masks import Target
 
     Target.parse(value)
@@ -109,7 +108,7 @@ def _two(seeds: list) -> list:
     return seeds
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """A literal in which each number is finite."""
     if isinstance(value, (list, tuple, dict)):
         for each in value.values() if isinstance(value, dict) else value:
@@ -192,7 +191,7 @@ def _check_model(parameters: dict) -> None:
                 )
 
 
-def _check_windows(corpora, window) -> None:
+def _check_windows(corpora: list[str], window: int) -> None:
     """A token holds at least one character, so fewer characters than the window can never fill it."""
     from ..inputs.corpora import load_texts
 
@@ -201,7 +200,7 @@ def _check_windows(corpora, window) -> None:
             raise StudyError(f"corpus {name!r} is too short for a window of {window} tokens")
 
 
-def _check_rows(instructions, wanted) -> None:
+def _check_rows(instructions: str, wanted: int) -> None:
     from ..inputs.corpora import load_instructions
 
     available = len(load_instructions(instructions))
