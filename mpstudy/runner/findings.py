@@ -79,7 +79,8 @@ class Findings:
 
     def _context(self) -> dict:
         rows = [
-            [f"`{one['id']}`: {one['question']}", one["measured"], one["claimed"], one["label"]] for one in self.claims
+            [f"`{one['id']}`: {one['question']}", one["measured"], one["claimed"], one["outcome"]]
+            for one in self.claims
         ]
         answers = [[one["objection"], *_answers(one["claims"])] for one in self.objections]
         return {

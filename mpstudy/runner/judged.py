@@ -50,6 +50,12 @@ class Judged:
         """The verdict, and whether the claim is an exploratory one."""
         return self.verdict if self.claim.primary else f"{self.verdict} (exploratory)"
 
+    @property
+    def outcome(self) -> str:
+        """The verdict, with the difference that would have been found where there is none."""
+        unresolved = self.verdict == "not resolved"
+        return f"{self.label}, detectable: {number(self.detectable)}" if unresolved else self.label
+
     def texts(self) -> dict[str, str]:
         """Everything that is shown of the claim, as text."""
         claim, signed = self.claim, self.claim.difference
@@ -60,6 +66,7 @@ class Judged:
             "estimand": claim.estimand,
             "verdict": self.verdict,
             "label": self.label,
+            "outcome": self.outcome,
             "measured": measured(self.row, signed),
             "claimed": claimed(claim, self.row),
             "n": str(self.row["n"]) if self.row else "–",
