@@ -64,7 +64,8 @@ class Recorder:
         self.figures, self.tables = self.work / "figures", self.work / "tables"
         self.progress_file = self.work / "progress.jsonl"
         self.interactive = profile == "interactive"
-        self._stages, self._tables = [], {}  # type: list[dict[str, Any]], dict[str, dict]
+        self._stages: list[dict[str, Any]] = []
+        self._tables: dict[str, dict] = {}
         for folder in (self.figures, self.tables):
             folder.mkdir(exist_ok=True)
         self.progress_file.write_text("", encoding="utf-8")

@@ -34,7 +34,9 @@ class Registry(Mapping):
     """
 
     def __init__(self, kind: str, record: Callable | None = None):
-        self.kind, self._record, self._records = kind, record, {}  # type: str, Any, dict[str, Any]
+        self.kind = kind
+        self._record: Any = record
+        self._records: dict[str, Any] = {}
 
     def register(self, name: str, **facts: Any) -> Callable[[Function], Function]:
         """A decorator that registers a function under ``name`` and gives it back as it is."""

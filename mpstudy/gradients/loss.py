@@ -95,7 +95,8 @@ def mean_gradients(
 
     ``step`` numbers the call in the messages of :func:`_loss_and_gradients`, for pruners that call it many times.
     """
-    total, loss = None, 0.0  # type: Any, float
+    total: Any = None
+    loss = 0.0
     for number, batch in enumerate(batches):
         value, gradients = _loss_and_gradients(model, batch, parameters, f"step {step}, batch {number}")
         loss += value / len(batches)

@@ -12,7 +12,7 @@ import torch
 
 def product_node(x: torch.Tensor) -> Any:
     """The node that made ``x`` of two factors which it keeps; None where ``x`` came about in another way."""
-    node = x.grad_fn  # type: Any
+    node: Any = x.grad_fn
     if node is None or node.name() != "MulBackward0" or None in (node._saved_self, node._saved_other):
         return None
     return node

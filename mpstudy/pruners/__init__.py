@@ -33,7 +33,8 @@ RULES: dict[str, Any] = dict.fromkeys(("rho", "step_size", "tol", "lr", "lam"), 
 RULES |= dict.fromkeys(("steps", "max_steps", "average_last"), Count)
 RULES |= dict.fromkeys(("sigma", "eta", "std", "soft"), NonNegative)
 BY_DEFAULT = {bool: Flag, int: Whole, float: Finite, type(None): Finite}  # for settings that are not named here
-CHOICES = {"noise": ("relative", "isotropic"), "groups": ("units", "rows"), "solver": ("spectral", "plain")}  # type: dict[str, tuple[str, ...]]
+CHOICES: dict[str, tuple[str, ...]] = {"noise": ("relative", "isotropic"), "groups": ("units", "rows")}
+CHOICES["solver"] = ("spectral", "plain")
 CHOICES["reduction"] = tuple(REDUCTIONS)
 
 

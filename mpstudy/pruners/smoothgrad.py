@@ -28,7 +28,7 @@ def smoothgrad(
 ) -> Scores:
     """Mean gradient over ``steps`` draws of ``u``; relative noise has standard deviation ``sigma * |w|`` per weight."""
     draws = [Noise(sigma, noise, (seed, step)) if sigma else None for step in range(steps)]
-    gradients = {}  # type: dict[str, torch.Tensor]
+    gradients: dict[str, torch.Tensor] = {}
     loss = ShiftedLoss(model, batches, units, draws)(None, gradients.update)
     settings = {"sigma": sigma, "noise": noise, "steps": steps, "seed": seed}
     meta = {"pruner": "smoothgrad", "loss": loss, "gradients": steps * len(batches)} | settings

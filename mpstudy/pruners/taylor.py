@@ -71,7 +71,7 @@ def gradients_of(
     if any(unit_set.kind == HIDDEN for unit_set in units):  # embeddings and norms are no linear layers
         with only_trainable(model, units.names):
             return mean_gradients(model, batches, units.parameters(model))
-    gradients = {}  # type: dict[str, torch.Tensor]
+    gradients: dict[str, torch.Tensor] = {}
     return ShiftedLoss(model, batches, units)(None, gradients.update), gradients
 
 
@@ -80,7 +80,8 @@ def _squared_gradients(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The mean loss and, per parameter, the mean over all samples of the squared gradient of one."""
     samples = [sample for batch in batches for sample in batch.split(1)]
-    loss, squares = 0.0, {}  # type: float, dict[str, torch.Tensor]
+    loss = 0.0
+    squares: dict[str, torch.Tensor] = {}
 
     for sample in samples:
         value, gradients = gradients_of(model, [sample], units)

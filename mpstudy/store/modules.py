@@ -141,7 +141,7 @@ def _assigned(statement: ast.stmt) -> set[str]:
     """
     found = {name for name, target in bindings([statement], "").items() if target is None}
     targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-    roots = {_root(target) for target in targets if isinstance(target, ast.Subscript | ast.Attribute)}  # type: set
+    roots: set = {_root(target) for target in targets if isinstance(target, ast.Subscript | ast.Attribute)}
     return found | (roots - {None})
 
 

@@ -24,7 +24,8 @@ class Code:
     """
 
     def __init__(self, library: Library, functions: Iterable[Any]):
-        self.library, self.seen = library, []  # type: Library, list[object]
+        self.library = library
+        self.seen: list[object] = []
         self.roots: list[Form] = []
         self.strings: set[str] = set()
         self.texts: list[str] = []

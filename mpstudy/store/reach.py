@@ -158,8 +158,14 @@ class _Walk:
     """The closure of what is reached."""
 
     def __init__(self, library: Library, strings: Iterable[str]):
-        self.library, self.found, self.waiting, self.loaded = library, {}, [], set()  # type: Library, dict[Key, Form], list[Key], set[str]
-        self.attributes, self.strings, self.packages, self.named = set(), set(), set(), set()  # type: set[str], set[str], set[str], set[str]
+        self.library = library
+        self.found: dict[Key, Form] = {}
+        self.waiting: list[Key] = []
+        self.loaded: set[str] = set()
+        self.attributes: set[str] = set()
+        self.strings: set[str] = set()
+        self.packages: set[str] = set()
+        self.named: set[str] = set()
         self._read(strings)
 
     def add(self, form: Form) -> None:

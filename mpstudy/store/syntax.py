@@ -60,7 +60,8 @@ def imports_of(tree: ast.AST, package: str) -> Imports:
     """The imports of a module or function outside the functions and classes it defines; ``package`` is where its
     relative imports start. A name that is imported from two places raises :class:`StudyError`.
     """
-    names, loads = {}, set()  # type: dict[str, str], set[str]
+    names: dict[str, str] = {}
+    loads: set[str] = set()
     for node in _outside_functions(tree):
         loads |= set(_loaded(node, package))
         for name, target in _imported(node, package):
@@ -134,11 +135,16 @@ class _Writer:
         imported: Callable[[str, list[str]], Found],
     ):
         self.imports, self.own, self.imported = imports, own, imported
-        self.names, self.attributes, self.strings, self.packages, self.loads = [], set(), set(), set(), set()  # type: list[Key], set[str], set[str], set[str], set[str]
+        self.names: list[Key] = []
+        self.attributes: set[str] = set()
+        self.strings: set[str] = set()
+        self.packages: set[str] = set()
+        self.loads: set[str] = set()
         self.scopes: list[tuple[Mapping[str, str | None], bool]] = []
 
     def write(self, node: object) -> str:
         if isinstance(node, list):
+            node = [part if self.scopes and self.scopes[-1][1] else _untyped(part) for part in node]
             self.loads |= {target for part in node for target in _loaded(part, self.imports.package)}
             return f"[{','.join(self.write(part) for part in node if not _says_nothing(part))}]"
         if not isinstance(node, ast.AST):
@@ -230,6 +236,13 @@ class _Writer:
         return f"{type(node).__name__}({','.join(parts)})"
 
 
+def _untyped(node: ast.AST) -> ast.AST:
+    """``x = value`` for ``x: T = value``, which outside a class does the same, and nothing for ``x: T``."""
+    if not isinstance(node, ast.AnnAssign):
+        return node
+    return ast.Assign([node.target], node.value) if node.value else ast.Pass()
+
+
 def _says_nothing(node: object) -> bool:
     """Import lines, whose names are written where they are used, and texts that stand alone, such as docstrings."""
     text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -240,13 +253,15 @@ def _field_kind(node: ast.AST) -> str:
     """What the annotation of a dataclass's field says about more than its type."""
     if not isinstance(node, ast.AnnAssign):
         return ""
-    words = {getattr(part, "id", getattr(part, "attr", None)) for part in ast.walk(node.annotation)}  # type: set
+    words: set = {getattr(part, "id", getattr(part, "attr", None)) for part in ast.walk(node.annotation)}
     return "".join(sorted(words & FIELD_KINDS))
 
 
 def bindings(body: list[Any], package: str) -> dict[str, str | None]:
     """The names that the statements of a function or class bind there, with the import each stands for or None."""
-    tree, found, elsewhere = ast.Module(body, []), {}, {}  # type: ast.Module, dict, dict[str, str | None]
+    tree = ast.Module(body, [])
+    found: dict[Any, str | None] = {}
+    elsewhere: dict[str, str | None] = {}
     for node in _outside_functions(tree):
         if isinstance(node, ast.Global | ast.Nonlocal):
             elsewhere |= dict.fromkeys(node.names, GLOBAL if isinstance(node, ast.Global) else None)

@@ -132,7 +132,7 @@ def _with(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:
 
 
 def _global(scores: Scores, units: Units, ratio: float, before: Plan) -> dict[str, torch.Tensor]:
-    removed = {}  # type: dict[str, torch.Tensor]
+    removed: dict[str, torch.Tensor] = {}
     for kind in {unit_set.kind for unit_set in units}:
         sets = [unit_set for unit_set in units if unit_set.kind == kind]
         count = _missing(sets, ratio, before)

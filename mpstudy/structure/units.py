@@ -218,7 +218,7 @@ def reduce_to_units(
     """
     if reduction == "sum" and not signed:
         return sum(_unit_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)  # type: ignore[return-value]
-    of_layers = {}  # type: dict[tuple[str, int], torch.Tensor]
+    of_layers: dict[tuple[str, int], torch.Tensor] = {}
     for part in unit_set.slices:  # the bias of a layer belongs to its rows
         key, sums = (part.name.rpartition(".")[0], part.start), _channel_sums(values[part.name], part, unit_set.count)
         of_layers[key] = of_layers[key] + sums if key in of_layers else sums
