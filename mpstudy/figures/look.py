@@ -1,8 +1,7 @@
 """The study's figures: each function takes a tidy frame and returns a matplotlib figure.
 
-Points are means over seeds, bars the 95 % percentile bootstrap interval of :func:`mpstudy.stats.interval` (with three
-seeds that is their range). Every pruner has one colour and one marker everywhere, those of its registration; the
-palette is safe for colour-blind readers.
+Points are means over seeds, bars the 95 % Student interval of :func:`mpstudy.stats.interval`. Every pruner has one
+colour and one marker everywhere, those of its registration; the palette is safe for colour-blind readers.
 """
 
 from collections.abc import Iterable

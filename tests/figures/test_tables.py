@@ -13,8 +13,8 @@ def test_cells_are_means_with_the_interval_of_the_seeds():
     table = tables.cells(frame, ["pruner"], "corpus", "perplexity", 1)
     assert list(table.columns) == ["pruner", "wiki", "novel"]
     assert table.to_numpy().tolist() == [
-        ["moreau", "3.0 [1.0, 6.0]", "5.0 [4.0, 6.1]"],
-        ["l1", "11.0 [10.0, 12.0]", "7.0 [7.0, 7.0]"],
+        ["moreau", "3.0 [-3.6, 9.6]", "5.0 [2.5, 7.6]"],
+        ["l1", "11.0 [8.5, 13.5]", "7.0 [7.0, 7.0]"],
     ]
 
 

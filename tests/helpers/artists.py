@@ -78,10 +78,11 @@ def measured(frame: pd.DataFrame, low: float, high: float, *columns: str) -> pd.
 
 
 def check_three_seeds(shown: Points, frame: pd.DataFrame, by: str, value: str, order=None, scale: float = 1) -> None:
-    """The points are the means over three seeds in the ``order`` of ``by``, the bars the range of the seeds."""
+    """The points are the means over three seeds in the ``order`` of ``by``, the bars Student's interval."""
     groups = frame.groupby(by, sort=False)[value]
     assert (groups.count() == 3).all()
     order = list(groups.groups) if order is None else order
-    for measure, drawn in (("mean", shown.mean), ("min", shown.low), ("max", shown.high)):
-        expected = scale * groups.agg(measure).loc[order].to_numpy()
-        assert drawn == pytest.approx(expected), measure
+    mean, half = (scale * groups.agg(measure).loc[order].to_numpy() for measure in ("mean", "sem"))
+    half = 4.302653 * half  # the 97.5 % point of t with 2 degrees of freedom
+    for drawn, expected in ((shown.mean, mean), (shown.low, mean - half), (shown.high, mean + half)):
+        assert drawn == pytest.approx(expected)

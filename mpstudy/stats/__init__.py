@@ -1,0 +1,29 @@
+"""Numbers with their uncertainty: estimates, intervals, tests, verdicts and variance components.
+
+Values are finite numbers; a NaN or infinity raises a ``StudyError`` instead of travelling into a figure.
+"""
+
+from .components import component_sds, variance_components
+from .estimate import Estimate, of_mean, of_pairs, of_spread, over_windows
+from .significance import holm, mcnemar, paired_effect, paired_permutation_test
+from .summary import bootstrap_ci, interval, summarise
+from .verdict import Verdict, judge
+
+__all__ = [
+    "Estimate",
+    "Verdict",
+    "bootstrap_ci",
+    "component_sds",
+    "holm",
+    "interval",
+    "judge",
+    "mcnemar",
+    "of_mean",
+    "of_pairs",
+    "of_spread",
+    "over_windows",
+    "paired_effect",
+    "paired_permutation_test",
+    "summarise",
+    "variance_components",
+]
