@@ -100,7 +100,7 @@ def make_plan(
     chosen = (
         _local(scores, units, ratio, before, multiple) if scope == "local" else _global(scores, units, ratio, before)
     )
-    removed = {key: _with(before, key, indices) for key, indices in chosen.items()}
+    removed = {key: joined(before, key, indices) for key, indices in chosen.items()}
     for key, indices in removed.items():
         if len(indices) == before.counts[key]:
             raise StudyError(f"ratio {ratio} with {scope} scope removes all units of {key}; use a smaller ratio")
@@ -123,7 +123,7 @@ def _missing(sets: list[UnitSet], ratio: float, before: Plan, multiple: int = 1)
     return max(0, units - left - sum(len(before.removed.get(u.key, ())) for u in sets))
 
 
-def _with(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:
+def joined(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:
     """``indices`` of the units that ``before`` has left, as indices among all, and those that it has removed."""
     gone = before.removed.get(key, indices.new_empty(0))
     left = torch.ones(before.counts[key], dtype=torch.bool)

@@ -57,6 +57,12 @@ def legend(axis) -> list[str]:
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
+def legend_below(figure) -> list[str]:
+    """The legend of the whole figure."""
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
 def ticks(axis, which: str = "x") -> list[str]:
     return [label.get_text() for label in getattr(axis, f"get_{which}ticklabels")()]
 
