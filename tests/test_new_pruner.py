@@ -82,16 +82,18 @@ def test_it_goes_through_a_notebook(package, tmp_path):
     model = tiny_folder(tmp_path / "tiny")
     parameters = {
         "model": model, "layers": "0-1", "samples": 2, "length": 16, "corpora": "[wiki]", "window": 32, "windows": 2,
-        "ratios": "[0.2]", "pruners": f"[taylor,{NAME}]", "rhos": "[0.05]", "max_steps": 3, "seeds": "[0,1]",
+        "shares": "[0.2]", "pruners": f"[taylor,{NAME}]", "budget": 2, "seeds": "[0,1]",
     }  # fmt: skip
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
     run(package, "run", "20_moreau_pruning", *given, "--reports", tmp_path / "reports")
     result = json.loads((tmp_path / "reports/custom/results/20_moreau_pruning.json").read_text())
     perplexity = pd.DataFrame(result["tables"]["perplexity"]["rows"])
-    assert perplexity.groupby("pruner")["seed"].apply(list).to_dict() == {"taylor": [0, 1], NAME: [0, 1]}
+    found = perplexity.groupby("method")["seed"].apply(list).to_dict()
+    assert {method: found[method] for method in BOTH} == {"taylor": [0, 1], NAME: [0, 1]}
     assert (perplexity["perplexity"] > 1).all()
     page = (tmp_path / "reports/custom/20_moreau_pruning.ipynb").read_text()
-    assert f"| {NAME} | 20% |" in page and "image/png" in page
+    assert NAME in {row["method"] for row in result["tables"]["gaps"]["rows"]}
+    assert NAME in page and "image/png" in page
 
 
 # --- Figures and tables ------------------------------------------------------------------------------------------
@@ -110,6 +112,12 @@ def frame(value: str | tuple[str, ...], **columns) -> pd.DataFrame:
     return measured(grid(pruner=BOTH, **columns), 0.1, 0.9, *([value] if isinstance(value, str) else value))
 
 
+def methods(value, *others: str, **columns) -> pd.DataFrame:
+    """The same with methods in place of pruners, some more of them."""
+    values = [value] if isinstance(value, str) else value
+    return measured(grid(method=[*BOTH, *others], **columns), 0.1, 0.9, *values)
+
+
 DENSE = pd.Series({"parameters": 1e8, "macs": 1e10, "decode_s": 1.0, "perplexity": 12.0})
 DRAWN = {
     "baselines.over_sparsity": lambda draw: draw(
@@ -117,7 +125,7 @@ DRAWN = {
         {"wiki": 12.0}, NOTE,
     ),
     "baselines.error_by_layer": lambda draw: draw(
-        frame("error", linear=["a.q_proj", "a.o_proj"], layer=[1, 2]).rename(columns={"pruner": "method"}), NOTE
+        methods("error", "sparsegpt", linear=["a.q_proj", "a.o_proj"], layer=[1], seed=SEEDS), NOTE
     ),
     "cost.table_one": lambda draw: draw(
         frame("estimate", share=[0.1, 0.2], corpus=["wiki"]).assign(low=0.0, high=1.0),
@@ -144,12 +152,11 @@ DRAWN = {
     "instability.variance_shares": lambda draw: draw(
         frame("share", source=["noise", "rest"]).assign(low=0.0, high=1.0), NOTE
     ),
-    "pruning.over_ratio": lambda draw: draw(
-        frame("perplexity", corpus=["wiki"], ratio=[0.1], seed=SEEDS), {"wiki": 12.0}, NOTE
+    "pruning.against_taylor": lambda draw: draw(
+        methods(("estimate", "low", "high"), corpus=["wiki"], share=[0.1, 0.2]), NOTE
     ),
-    "pruning.by_layer": lambda draw: draw(
-        frame("jaccard", kind=["mlp"], layer=[1, 2], seed=SEEDS), "jaccard", "Jaccard index", NOTE
-    ),
+    "pruning.over_compute": lambda draw: draw(methods(("nll", "gradients"), corpus=["wiki"], seed=SEEDS), NOTE),
+    "pruning.by_layer": lambda draw: draw(methods(("jaccard_taylor", "chance"), layer=[1, 2], seed=SEEDS), NOTE),
     "recovery.share_over_rows": lambda draw: draw(frame("share", corpus=["wiki"], rows=[32], seed=SEEDS), NOTE),
     "recovery.pareto": lambda draw: draw(
         frame(("perplexity", "parameters", "macs", "decode_s"), seed=SEEDS), DENSE, NOTE
@@ -160,7 +167,7 @@ DRAWN = {
         "value", "task", "accuracy", {"facts": 0.5}, NOTE,
     ),
 }  # fmt: skip
-WITHOUT = {"envelope.convergence", "envelope.variants", "pruning.against_taylor", "baselines.look"}  # of named pruners
+WITHOUT = {"envelope.convergence", "envelope.variants", "baselines.look"}  # of named pruners
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from mpstudy.store.paths import ROOT
+from mpstudy.runner.claims import load_claims
+from mpstudy.runner.findings import block, findings, quoted
+from mpstudy.store.paths import REPORTS, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -29,6 +31,15 @@ def test_example_runs_and_prints_finite_numbers(source, tmp_path):
     assert done.returncode == 0, done.stderr
     numbers = [float(text) for text in done.stdout.split()]
     assert numbers and all(0 < number < 1e4 for number in numbers)
+
+
+def test_the_findings_are_what_the_committed_results_give():
+    """Until results hold contrasts, README keeps the findings of the report before."""
+    found = block(ROOT / "README.md")
+    if found is None:
+        assert "What the committed run found" in README
+    else:
+        assert found == findings(load_claims(), REPORTS / quoted(REPORTS)).markdown()
 
 
 def test_links_of_the_readme_exist():

@@ -18,11 +18,13 @@ What is finished is skipped, so a run that was interrupted, even by force, goes 
 where it stopped. Ends with a comparison: how many numbers are equal, within the
 tolerance that the profile states, or outside it, and a page that shows both sides.
 Exit code 1 if one is outside. --quick executes an affordable part and compares it
-with the same rows of the report.
+with the same rows of the report. --claim executes only what one claim of
+notebooks/claims.yaml needs, and says its verdict in the report and here.
 
 examples:
   python -m mpstudy reproduce                          the laptop profile
   python -m mpstudy reproduce --quick                  the part of it that takes minutes
+  python -m mpstudy reproduce --claim sign-error       what one claim needs
   python -m mpstudy reproduce --only 20_moreau_pruning one run and those it reads
   python -m mpstudy reproduce --seeds 1                seed 0 of every run
   python -m mpstudy reproduce --again                  execute all of it once more
@@ -112,6 +114,7 @@ def _add_reproduce(commands) -> None:
     about = "execute a profile anew and compare it with its report"
     parser = add_command(commands, "reproduce", about, _REPRODUCE, _reproduce)
     parser.add_argument("--quick", action="store_true", help="execute only the affordable part")
+    parser.add_argument("--claim", metavar="ID", help="execute only what one claim needs")
     _add_work(parser)
 
 
@@ -173,7 +176,7 @@ def _add_jobs(parser) -> None:
 def _reproduce(options) -> int:
     from ..runner.reproduce import reproduce
 
-    return 0 if reproduce(options.profile, quick=options.quick, **_work(options)) else 1
+    return 0 if reproduce(options.profile, quick=options.quick, claim=options.claim, **_work(options)) else 1
 
 
 @study_command
@@ -244,11 +247,13 @@ def _status(options) -> None:
 
 @study_command
 def _html(options) -> None:
+    from ..runner.claims import load_claims
     from ..runner.pages import rebuild
 
     folders = sorted(path.parent.name for path in options.reports.glob("*/results"))
     check_choice("report", options.profile, folders)
-    print(f"report: {rebuild(options.reports / options.profile, _description(options.profile))}")
+    page = rebuild(options.reports / options.profile, load_claims(NOTEBOOKS), _description(options.profile))
+    print(f"report: {page}")
 
 
 def _description(profile: str) -> str:

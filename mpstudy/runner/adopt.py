@@ -13,6 +13,7 @@ from ..errors import StudyError
 from ..store.files import write_atomically
 from ..store.paths import PROFILES, REPORTS
 from . import pages, prose
+from .claims import load_claims
 from .compare import compare
 from .execute import SCHEMA
 from .fingerprint import fingerprint
@@ -52,7 +53,7 @@ def adopt(
         _stamp(run, home, known[run.name], checked[run.name])
         print(f"{run.name}: adopted, {checked[run.name]['numbers']} numbers equal to the last bit")
     prose.refresh(stale, home)
-    pages.write_pages(home, profile.description)
+    pages.write_pages(home, load_claims(profile.notebooks), profile.description)
     return [run.name for run in stale]
 
 

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import StudyError
+from .claims import Declared
+from .findings import quoted, shown
 from .progress import duration
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -18,8 +20,10 @@ MAX_ROWS = 40  # of a table shown on the index; the CSV holds the rest
 LOCAL_ONLY = {"smoke", "interactive", "custom"}  # git-ignored, so the committed list of studies must not name them
 
 
-def write_pages(home: Path, description: str = "") -> Path:
+def write_pages(home: Path, declared: Declared, description: str = "") -> Path:
     """(Re)write ``<home>/index.html`` and the list of studies above it; returns the former's path.
+
+    Both begin with what the results say of the ``declared`` claims, where they say anything.
 
     Equal results give equal pages, byte for byte.
     """
@@ -31,6 +35,7 @@ def write_pages(home: Path, description: str = "") -> Path:
             "profile.html.j2",
             profile=home.name,
             description=description,
+            findings=shown(declared, home),
             runs=runs,
             shown_first=sorted(runs, key=lambda run: not run["needs"]),
             facts=provenance(results),
@@ -38,7 +43,7 @@ def write_pages(home: Path, description: str = "") -> Path:
         ),
         encoding="utf-8",
     )
-    _write_studies(home.parent)
+    _write_studies(home.parent, declared)
     return page
 
 
@@ -66,17 +71,17 @@ def write_notebook_page(notebook: Path, page: Path) -> None:
     page.write_text(render("notebook.html.j2", title=title, notebook=notebook.name, body=body), encoding="utf-8")
 
 
-def rebuild(home: Path, description: str = "") -> Path:
+def rebuild(home: Path, declared: Declared, description: str = "") -> Path:
     """Write every page of a profile anew from its executed notebooks and results."""
     for result in _load_results(home):
         notebook = home / f"{result['run']}.ipynb"
         if not notebook.is_file():
             raise StudyError(f"{result['run']}: its executed notebook is missing in {home}")
         write_notebook_page(notebook, notebook.with_suffix(".html"))
-    return write_pages(home, description)
+    return write_pages(home, declared, description)
 
 
-def _write_studies(reports: Path) -> None:
+def _write_studies(reports: Path, declared: Declared) -> None:
     studies = []
     for folder in sorted(path.parent for path in reports.glob("*/results")):
         if folder.name not in LOCAL_ONLY and (folder / "index.html").is_file() and any(folder.glob("results/*.json")):
@@ -91,7 +96,8 @@ def _write_studies(reports: Path) -> None:
                 }
             )
     if studies:
-        (reports / "index.html").write_text(render("studies.html.j2", studies=studies), encoding="utf-8")
+        text = render("studies.html.j2", studies=studies, findings=shown(declared, reports / quoted(reports)))
+        (reports / "index.html").write_text(text, encoding="utf-8")
 
 
 def render(template: str, **values) -> str:

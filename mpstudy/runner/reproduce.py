@@ -13,16 +13,17 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from ..errors import StudyError, check_choice
+from ..errors import StudyError
 from ..store.paths import PROFILES, REPORTS
 from . import machine, pages, verdict
+from .claims import claim_part, load_claims
 from .compare import compare
 from .execute import execute
+from .judged import both_sides
 from .named import fetch
-from .profiles import Profile, Run, load_profile, quick_part, validate, with_seeds
+from .profiles import Profile, Run, load_profile, quick_part, validate, with_needs, with_seeds
 from .progress import Progress, duration
 from .prose import refresh
 from .status import identities, load_result, reasons_of, result_file
@@ -54,6 +55,7 @@ def reproduce(
     name: str,
     *,
     quick: bool = False,
+    claim: str | None = None,
     seeds: list[int] | None = None,
     jobs: int = 1,
     reports: Path = REPORTS,
@@ -61,30 +63,40 @@ def reproduce(
     again: bool = False,
     folder: Path = PROFILES,
 ) -> bool:
-    """Execute a profile beside its report, compare the two, and return whether every number agrees.
+    """Execute a profile beside its report, compare the two, and return whether every number agrees, and the verdict on
+    the ``claim``.
 
     All is written to ``reproduced/<profile>`` in ``reports``, with computed values of its own, or to
-    ``reproduced/<profile>-quick`` where ``quick`` executes the affordable part. Of a part, and of other ``seeds``,
-    the rows that the report has too are compared. The other arguments and errors are those of :func:`report`.
+    ``reproduced/<profile>-quick`` where ``quick`` executes the affordable part, or to ``reproduced/<profile>-<claim>``
+    where only what one ``claim`` needs is executed. Of a part, and of other ``seeds``, the rows that the report has too
+    are compared. The other arguments and errors are those of :func:`report`.
     """
-    declared = load_profile(name, folder)
-    profile = _selected(quick_part(declared) if quick else declared, seeds, only)
+    declared, claims = load_profile(name, folder), load_claims(folder.parent)
+    if claim is None:
+        profile = _selected(quick_part(declared) if quick else declared, seeds, only)
+    elif quick or seeds is not None or only is not None:
+        raise StudyError("--claim says itself what is executed: leave out --quick, --seeds and --only")
+    else:
+        profile = claim_part(declared, claims.claim(claim))
     old_home, reproduced = Path(reports).resolve() / name, Path(reports).resolve() / "reproduced"
     home = reproduced / profile.name
     old = verdict.load(old_home, [run.name for run in declared.runs])
     profile.tolerances.check_names(old.values())
     run_profile(profile, reproduced, jobs=jobs, again=again, computed=home / "computed")
     new = verdict.load(home, [run.name for run in profile.runs])
-    whole = not quick and seeds is None
+    whole = not quick and claim is None and seeds is None
     cells = [cell for run, result in new.items() for cell in compare(old[run], result, profile.tolerances, whole)]
     verdict.write_page(old_home, home, cells, old, new)
-    return verdict.tell(home, cells)
+    agrees = verdict.tell(home, cells)
+    if claim is not None:
+        agrees &= verdict.tell_claim(*both_sides(claims, claims.claim(claim), old_home, home))
+    return agrees
 
 
 def _selected(profile: Profile, seeds: list[int] | None, only: str | None) -> Profile:
     if seeds is not None:
         profile = with_seeds(profile, seeds)
-    return profile if only is None else _with_needs(profile, only)
+    return profile if only is None else with_needs(profile, only)
 
 
 def print_page(reports: Path, profile: str) -> None:
@@ -106,6 +118,7 @@ def run_profile(
     """
     if jobs < 1:
         raise StudyError(f"jobs must be at least 1, not {jobs}")
+    claims = load_claims(profile.notebooks)
     home, known = reports / profile.name, identities(profile)
     environment = {"MPSTUDY_COMPUTED": str(computed)} if computed else {}
     if again or _due(profile, home, known):  # what has a result had good parameters
@@ -133,17 +146,8 @@ def run_profile(
                 f"(`--again` executes them anew)"
             )
         refresh([run for run in profile.runs if run not in due], home)
-        pages.write_pages(home, profile.description)
+        pages.write_pages(home, claims, profile.description)
     return [spec.name for spec in due]
-
-
-def _with_needs(profile: Profile, only: str) -> Profile:
-    check_choice("run", only, [spec.name for spec in profile.runs])
-    wanted = {only}
-    for spec in reversed(profile.runs):
-        if spec.name in wanted:
-            wanted |= set(spec.needs)
-    return replace(profile, runs=tuple(spec for spec in profile.runs if spec.name in wanted))
 
 
 def _due(profile: Profile, home: Path, known: dict[str, dict]) -> list[Run]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import StudyError
 from .compare import COMPARED, REASONS, Cell
+from .judged import Judged
 from .pages import caption, provenance, render
 
 PAGE = "comparison.html"
@@ -50,6 +51,14 @@ def tell(home: Path, cells: list[Cell]) -> bool:
     print(f"page: {os.path.relpath(home / PAGE)}")
     print(sentence(cells))
     return not outside
+
+
+def tell_claim(old: Judged, new: Judged) -> bool:
+    """Print what is found of a claim in the report and here; return whether the verdict is the same."""
+    print(f"claim {old.claim.id}: {old.claim.question}")
+    for side, one in (("report", old), ("here", new)):
+        print(f"  {side}: {one.label}: {one.sentence}")
+    return old.verdict == new.verdict
 
 
 def write_page(old_home: Path, home: Path, cells: list[Cell], old: dict[str, dict], new: dict[str, dict]) -> None:

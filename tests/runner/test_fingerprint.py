@@ -178,7 +178,7 @@ def test_a_new_input_changes_nothing_and_another_text_does(before, copy, monkeyp
     "file, old, new, word",
     [
         ("pruners/taylor.py", 'meta = {"pruner": "taylor",', 'meta = {"pruner": "taylor", "x": 1,', "taylor"),
-        ("pruners/moreau_release.py", "lr=2e-4", "lr=3e-4", "moreau-release"),
+        ("pruners/moreau_release.py", "lr: float = 2e-4", "lr: float = 3e-4", "moreau-release"),
         ("sparse/wanda.py", "gram", "2 * gram", "wanda"),
         ("pruners/taylor.py", "0.5 * fisher", "0.6 * fisher", "taylor-mix"),
     ],

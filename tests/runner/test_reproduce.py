@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.tiny_study import TinyStudy
+from helpers.tiny_study import TinyStudy, claim
 
 from mpstudy.errors import StudyError
 from mpstudy.runner import machine
@@ -85,7 +85,7 @@ def test_a_study_runs_once_and_then_not_again(study, capsys):
     study.notebook("read", "power = 1", READ + "\nprint('changed')")
     assert study.report() == ["read"]
     assert study.report(only="write", again=True) == ["write"]
-    assert study.report() == ["read"], "the result it had read is another one now"
+    assert study.report() == [], "what it had read holds the same numbers"
 
 
 @pytest.mark.slow
@@ -244,3 +244,61 @@ def test_scrubbing_leaves_no_folder_of_this_machine():
     text = f'{ROOT}/mpstudy/x.py "{ROOT}" {Path.home()}/y /tmp/ipykernel_7/81.py:3: /models/mine {ROOT}-other'
     clean = scrub(text, Path("/data/reports/laptop"), {"model": "/models/mine"})
     assert clean == f'./mpstudy/x.py "." ~/y <cell>:3: mine {ROOT}-other'
+
+
+CONTRASTS = """
+import numpy as np
+squares = np.array([float(seed) ** power for seed in seeds])
+def row(name, values):
+    se = float(values.std(ddof=1) / len(values) ** 0.5)
+    value, half = float(values.mean()), 4.302653 * se
+    return {"contrast": name, "estimate": value, "se": se, "df": 2, "low": value - half, "high": value + half,
+            "n": len(values), "tokens": None, "items": None, "unit": "points"}
+run.table("contrasts", [row("a", 100 + squares)] + ([row("b", squares)] if other else []))
+"""
+
+
+@pytest.mark.slow
+def test_a_claim_executes_its_part_alone_and_is_judged_on_both_sides(study, capsys):
+    study.notebook("write", "seeds = [0, 1, 2]\npower = 2.0\nother = True", CONTRASTS)
+    study.notebook("read", "power = 1", "run.table('n', [{'n': len(run.frame('write', 'contrasts'))}])")
+    study.claims([claim("a", part={"other": False}), claim("b")])
+    study.report()
+    before = {file: file.read_bytes() for file in study.home.rglob("*") if file.is_file()}
+    capsys.readouterr()
+
+    assert study.reproduce(claim="a") is True
+    log = capsys.readouterr().out
+    home = study.reports / "reproduced" / "tiny-a"
+    assert [file.name for file in (home / "results").iterdir()] == ["write.json"], "what reads it is not executed"
+    new = json.loads((home / "results" / "write.json").read_text())
+    assert new["parameters"] == {"seeds": [0, 1, 2], "power": 2.0, "other": False}
+    assert [row["contrast"] for row in new["tables"]["contrasts"]["rows"]] == ["a"]
+    assert "tiny-a: 1 of 1 runs to execute" in log and "reproduced: of 4 values 4 are equal" in log
+    sentence = "supported: Yes: +102 [+96.5, +107] points, n = 3."
+    assert f"claim a: Is a so?\n  report: {sentence}\n  here: {sentence}\n" in log
+    assert {file: file.read_bytes() for file in study.home.rglob("*") if file.is_file()} == before
+
+    result = study.result("write")
+    result["tables"]["contrasts"]["rows"][0] |= {"estimate": 0.1}
+    (study.home / "results" / "write.json").write_text(json.dumps(result))
+    assert study.reproduce(claim="a") is False
+    log = capsys.readouterr().out
+    assert "nothing to do" in log and "  report: not resolved: " in log and f"  here: {sentence}" in log
+
+
+def test_a_claim_that_cannot_be_reproduced_is_named_before_anything_is_executed(study):
+    study.claims([claim("a"), claim("b")])
+    with pytest.raises(StudyError, match="^unknown claim 'c'; known: a, b$"):
+        study.reproduce(claim="c")
+    for more in ({"quick": True}, {"seeds": [0]}, {"only": "write"}):
+        with pytest.raises(StudyError, match="leave out --quick, --seeds and --only"):
+            study.reproduce(claim="a", **more)
+    assert not study.reports.exists()
+
+
+def test_bad_claims_are_named_before_the_first_notebook_starts(study):
+    study.claims([claim("a", margin="2 %")])
+    with pytest.raises(StudyError, match="margin in claim 'a'"):
+        study.report()
+    assert not study.home.exists()
