@@ -18,7 +18,7 @@ from .execute import SCHEMA
 from .fingerprint import fingerprint
 from .profiles import Profile, Run, load_profile, quick_part
 from .reproduce import run_profile
-from .status import identities, load_result, reasons_of, result_file, tables_digest
+from .status import identities, load_result, result_file, status, tables_digest
 from .verdict import both, where
 
 
@@ -33,7 +33,8 @@ def adopt(
     """
     profile, reports = load_profile(name, folder), Path(reports).resolve()
     home, known = reports / name, identities(profile)
-    stale = [run for run in profile.runs if run.quick is not None and _is_stale(run, known[run.name], home)]
+    states = {row["run"]: row["state"] for row in status(profile, home, known)}
+    stale = [run for run in profile.runs if run.quick is not None and states[run.name] == "stale"]
     if not stale:
         print(f"{name}: nothing to adopt: no run with an affordable part is stale")
         return []
@@ -54,11 +55,6 @@ def adopt(
     prose.refresh(stale, home)
     pages.write_pages(home, profile.description)
     return [run.name for run in stale]
-
-
-def _is_stale(run: Run, now: dict, home: Path) -> bool:
-    result = load_result(home, run.name)
-    return result is not None and bool(reasons_of(result, now, home, run.needs))
 
 
 def _check_same_conditions(result: dict, now: dict) -> None:
