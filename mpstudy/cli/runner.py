@@ -59,10 +59,15 @@ Give stale results today's fingerprint where nothing that they compute has chang
 
 Executes the affordable part of the profile (as reproduce --quick does) and compares
 it to the last bit, timings apart, with the report, or with --against FOLDER: results
-of the same part that the earlier code gave on this machine. Only if every number is
+of the same part that the report's code gave on this machine. Only if every number is
 equal are the stale runs stamped; they keep the old fingerprint, the commit that they
 were computed under and what was checked, in their files and on the page. Runs
 without an affordable part stay stale: `report` executes them.
+
+Refused, before the part is executed: uncommitted changes of the code; other
+parameters, inputs, versions, threads or device than the result has, or than those of
+--against; other numbers in a run that was read; changed code that the part does not
+reach; results of --against that other code than the report's gave.
 
 examples:
   python -m mpstudy adopt
