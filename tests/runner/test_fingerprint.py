@@ -14,6 +14,7 @@ from helpers.tiny_study import TinyStudy
 from mpstudy.inputs import content, manifest
 from mpstudy.pruners import PRUNERS
 from mpstudy.runner import fingerprint as fingerprints
+from mpstudy.runner import machine
 from mpstudy.runner.fingerprint import code_cells, differences, fingerprint, identity, reach
 from mpstudy.runner.profiles import Run, load_profile
 from mpstudy.runner.status import identities
@@ -367,6 +368,18 @@ def test_the_device_counts(tiny, monkeypatch):
     first = tiny()
     monkeypatch.setattr(fingerprints, "device", lambda: "Some GPU")
     assert fingerprint(tiny()) != fingerprint(first)
+
+
+def test_the_instructions_of_mkl_count_where_they_are_not_the_usual_ones(tiny, monkeypatch):
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    first = tiny()
+    monkeypatch.setenv("MKL_CBWR", machine.SAME_BITS["MKL_CBWR"])
+    assert tiny() == first and "instructions" not in first
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    other = tiny()
+    assert fingerprint(other) != fingerprint(first)
+    assert differences(other, first) == ["instructions: MKL_CBWR COMPATIBLE is now AVX2,STRICT"]
+    assert differences(other, other) == []
 
 
 # --- What is said of a difference -------------------------------------------------------------------------------

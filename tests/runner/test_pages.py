@@ -151,6 +151,15 @@ def test_equal_results_give_equal_pages(home):
     assert {page: page.read_bytes() for page in home.parent.rglob("*.html")} == before
 
 
+def test_outdated_runs_are_marked_even_where_files_of_theirs_are_gone(home):
+    (home / "tables/first/scores_by_method.csv").unlink()
+    (home / "second.ipynb").unlink()
+    write_pages(home, "", ["first"])
+    page = (home / "index.html").read_text()
+    assert "The run first (outdated)" in page and page.count("(outdated)") == 2, "its card and its figure"
+    assert "as they are: first." in page and "<h3>second</h3>" in page
+
+
 def test_the_list_of_studies_leaves_out_what_is_not_committed(home):
     add_run(home.parent / "smoke", "first")
     add_run(home.parent / "own", "first")
