@@ -149,7 +149,7 @@ RULES = {
     "eta": NonNegative,
     "choose": Flag,
     "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
-    **dict.fromkeys(("max_steps", "release_steps", "budget"), Count),
+    **dict.fromkeys(("max_steps", "release_steps", "budget", "sweep_seeds"), Count),
     "methods": Some[Method],
     "updated": Distinct[Method],
     "sparsities": Some[Sparsity],
