@@ -142,15 +142,11 @@ DRAWN = {
     "envelope.lipschitz": lambda draw: draw(
         frame(("ratio", "bound"), quantity=["gradient", "scores"], move=["noise"], seed=SEEDS), NOTE
     ),
-    "instability.dose_response": lambda draw: draw(
-        frame(("jaccard", "chance"), kind=["noise"], dose=[0.1, 0.2], seed=SEEDS), NOTE
+    "instability.by_method": lambda draw: draw(
+        methods("estimate", measure=["traded"]).assign(low=0.0, high=1.0), NOTE
     ),
-    "instability.by_change": lambda draw: draw(frame(("jaccard", "chance"), change=["sample"], seed=SEEDS), NOTE),
-    "instability.over_ratio": lambda draw: draw(
-        frame("corrected", change=["sample"], ratio=[0.1], seed=SEEDS), NOTE
-    ),
-    "instability.variance_shares": lambda draw: draw(
-        frame("share", source=["noise", "rest"]).assign(low=0.0, high=1.0), NOTE
+    "instability.traded": lambda draw: draw(
+        frame("estimate", panel=["formats"], change=["bf16"]).assign(low=0.0, high=1.0), NOTE
     ),
     "pruning.against_taylor": lambda draw: draw(
         methods(("estimate", "low", "high"), corpus=["wiki"], share=[0.1, 0.2]), NOTE
@@ -167,7 +163,8 @@ DRAWN = {
         "value", "task", "accuracy", {"facts": 0.5}, NOTE,
     ),
 }  # fmt: skip
-WITHOUT = {"envelope.convergence", "envelope.variants", "baselines.look"}  # of named pruners
+WITHOUT = {"envelope.convergence", "envelope.variants", "baselines.look", "claims.forest"}  # of named pruners
+WITHOUT |= {"instability.doses", "instability.sources"}
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -184,7 +181,7 @@ def test_every_figure_draws_it(name, registered):
 
 
 def test_no_figure_is_forgotten():
-    chapters = ("baselines", "cost", "envelope", "instability", "pruning", "recovery")
+    chapters = ("baselines", "claims", "cost", "envelope", "instability", "pruning", "recovery")
     modules = [getattr(figures, chapter) for chapter in chapters]
     public = {
         f"{module.__name__.rpartition('.')[2]}.{name}"
