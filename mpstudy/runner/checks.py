@@ -14,7 +14,21 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from ..errors import StudyError, check_choice
-from ..parameters import Count, Distinct, NonNegative, Positive, Ratio, Rising, Seeds, Some, Text, Tokens, checked
+from ..parameters import (
+    Count,
+    CountOrZero,
+    Distinct,
+    Flag,
+    NonNegative,
+    Positive,
+    Ratio,
+    Rising,
+    Seeds,
+    Some,
+    Text,
+    Tokens,
+    checked,
+)
 from ..recovery.recipe import RULES as RECIPE
 from ..recovery.recipe import Recipe
 
@@ -136,19 +150,22 @@ RULES = {
     **dict.fromkeys(("changes", "compared_changes", "common_changes"), Changes),
     "calibration": Corpus,
     "corpora": Some[Corpus],
-    **dict.fromkeys(("length", "sparse_length", "window"), Tokens),
+    **dict.fromkeys(("length", "long_length", "sparse_length", "window"), Tokens),
     **dict.fromkeys(("samples", "sparse_samples", "windows"), Count),
     "lengths": Some[Tokens],
     **dict.fromkeys(("ratio", "share"), Ratio),
     **dict.fromkeys(("ratios", "shares"), Some[Ratio]),
     "pruning_steps": Count,
-    "seeds": Seeds,
+    **dict.fromkeys(("seeds", "lipschitz_seeds"), Seeds),
     "crossed": Annotated[Seeds, AfterValidator(_two)],
     **dict.fromkeys(("rho", "precision", "noise"), Positive),
     **dict.fromkeys(("rhos", "radii"), Some[Positive]),
     "eta": NonNegative,
     "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
-    **dict.fromkeys(("max_steps", "release_steps", "budget"), Count),
+    **dict.fromkeys(("max_steps", "release_steps", "budget", "traced", "averaged_rows"), Count),
+    "corrected": Flag,
+    **dict.fromkeys(("rows", "moreau_rows", "solver_steps"), Rising),
+    "long_rows": CountOrZero,
     "methods": Some[Method],
     "updated": Distinct[Method],
     "sparsities": Some[Sparsity],
