@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from ..errors import StudyError, check_choice
-from ..parameters import Count, Distinct, NonNegative, Positive, Ratio, Rising, Seeds, Some, Text, Tokens, checked
+from ..parameters import Count, Distinct, Flag, NonNegative, Positive, Ratio, Rising, Seeds, Some, Text, Tokens, checked
 from ..recovery.recipe import RULES as RECIPE
 from ..recovery.recipe import Recipe
 
@@ -134,7 +134,7 @@ RULES = {
     "pruner": Annotated[Text, AfterValidator(_pruner)],
     **dict.fromkeys(("pruners", "compared", "rivals"), Pruners),
     **dict.fromkeys(("changes", "compared_changes", "common_changes"), Changes),
-    "calibration": Corpus,
+    **dict.fromkeys(("calibration", "chosen_on"), Corpus),
     "corpora": Some[Corpus],
     **dict.fromkeys(("length", "sparse_length", "window"), Tokens),
     **dict.fromkeys(("samples", "sparse_samples", "windows"), Count),
@@ -142,11 +142,12 @@ RULES = {
     **dict.fromkeys(("ratio", "share"), Ratio),
     **dict.fromkeys(("ratios", "shares"), Some[Ratio]),
     "pruning_steps": Count,
-    "seeds": Seeds,
+    **dict.fromkeys(("seeds", "choice_seeds", "lora_seeds"), Seeds),
     "crossed": Annotated[Seeds, AfterValidator(_two)],
     **dict.fromkeys(("rho", "precision", "noise"), Positive),
-    **dict.fromkeys(("rhos", "radii"), Some[Positive]),
+    **dict.fromkeys(("rhos", "lrs", "radii"), Some[Positive]),
     "eta": NonNegative,
+    "choose": Flag,
     "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
     **dict.fromkeys(("max_steps", "release_steps", "budget"), Count),
     "methods": Some[Method],

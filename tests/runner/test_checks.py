@@ -51,6 +51,8 @@ def parameters(model: str) -> dict:
         "instructions": "alpaca-demo", "row_counts": [6, 8], "new_tokens": 8, "references": [],
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
+        "share": 0.3, "shares": [0.1, 0.3], "choose": True, "chosen_on": "novel", "choice_seeds": [100],
+        "lrs": [3e-4, 1e-3], "lora_seeds": [0, 1],
         "title": "a parameter without a rule", "micro_batch_size": 2, "prompts": ["Why?"],
     }  # fmt: skip
 
@@ -86,7 +88,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"calibration": "alpaca-demo"}, "unknown corpus 'alpaca-demo'; known: .*sotu-early"),
         ({"corpora": ["wiki", "wikitext"]}, "unknown corpus 'wikitext'; known: .*wikitext2"),
         ({"instructions": "wiki"}, "unknown corpus 'wiki'; known: alpaca-cleaned, alpaca-demo"),
-        ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, arc_challenge, arc_easy"),
+        ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, agreement_far"),
         ({"changes": ["int3"]}, "unknown change 'int3'; known: bfloat16"),
         ({"common_changes": ["corpus-brown"]}, "unknown corpus 'brown'; known: "),
         ({"crossed": [3]}, "crossed: at least two seeds are needed, not"),
