@@ -103,6 +103,13 @@ class Study:
         del other.units  # it finds its own
         return other
 
+    def on_texts(self, corpora: list[str]) -> "Study":
+        """The same loaded model, evaluated on other ``corpora``."""
+        other = self.calibrated()
+        other.corpora = corpora
+        vars(other).pop("texts", None)  # it cuts its own
+        return other
+
     def batches(self, seed: int) -> list[torch.Tensor]:
         """The calibration sample of ``seed``, int64 (samples, length), as one batch or, where that would be too much
         for the memory, as equally large ones.

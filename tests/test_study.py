@@ -161,6 +161,13 @@ def test_other_layers_of_the_same_model(study, folder, layers):
     assert study.layers == "1-2" and study.units.counts == before
 
 
+def test_other_texts_for_the_same_model(study):
+    before = study.perplexity(study.model)
+    other = study.on_texts(["wiki"])
+    assert other.model is study.model and list(other.texts) == ["wiki"] and list(study.texts) == ["sotu-late", "wiki"]
+    assert other.perplexity(study.model)["wiki"] == before["wiki"]
+
+
 def test_a_study_takes_keywords_only(folder):
     with pytest.raises(TypeError, match="positional argument"):
         Study(folder, "1-2", "sotu-early", 3, 24, ["wiki"], 32, 4)

@@ -47,7 +47,9 @@ def parameters(model: str) -> dict:
         "pruning_steps": 2, "sparse_samples": 16, "sparse_length": 128,
         "compared_changes": ["sample", "length-32"], "common_changes": ["corpus-wiki"], "crossed": [0, 1],
         "tuning_rows": 8, "budget": 4, "rho": 0.05,
-        "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
+        "rhos": [0.01, 0.05, 0.2], "etas": [0.002], "tols": [0.1], "sigmas": [0.05], "tol": 0.1, "sigma": 0.05,
+        "choose": True, "chosen_on": "novel", "choice_seeds": [100], "sparse_seeds": [0, 1], "richer": [],
+        "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
         "solvers": ["spectral", "plain"], "precision": 0.01, "noise": 0.01, "release_steps": 10,
         "instructions": "alpaca-demo", "row_counts": [6, 8], "new_tokens": 8, "references": [],
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
@@ -176,9 +178,9 @@ def test_every_rule_is_of_a_parameter_that_some_notebook_or_reader_has():
 
 @pytest.mark.parametrize("bad", [NAN, -INF, [1, NAN], {"a": [INF]}, ({"b": NAN},)])
 def test_numbers_of_a_parameter_without_a_rule_are_finite(bad):
-    checks.validate({"rh0": -1, "sigma": [0.5, {"a": None}], "flag": True})
-    with pytest.raises(StudyError, match="sigma: each number must be finite, not (nan|-?inf)"):
-        checks.validate({"rh0": -1, "sigma": bad})
+    checks.validate({"rh0": -1, "scale": [0.5, {"a": None}], "flag": True})
+    with pytest.raises(StudyError, match="scale: each number must be finite, not (nan|-?inf)"):
+        checks.validate({"rh0": -1, "scale": bad})
 
 
 def test_a_family_without_adapter_is_named(tmp_path):
