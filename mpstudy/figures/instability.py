@@ -39,13 +39,12 @@ def doses(frame: pd.DataFrame, levels: pd.DataFrame, note: str):
         axis.errorbar(part["dose"].iloc[:1], 100 * rows["mean"], yerr=100 * _bars(rows), **_thin(_FORMAT))
         place = {"xytext": (4, -7), "textcoords": "offset points", "fontsize": 7}
         axis.annotate(_label(change), (part["dose"].iloc[0], 100 * rows["mean"].iloc[0]), **place)
-    for row, shade in zip(levels.sort_values("estimate", ascending=False).to_dict("records"), ("0.55", "0.75")):
-        axis.axhspan(100 * row["low"], 100 * row["high"], color=shade, alpha=0.5, linewidth=0)
-        axis.annotate(
-            f"another sample ({row['method']})", (0.02, 100 * row["estimate"]), xycoords=("axes fraction", "data"),
-            fontsize=7, va="center",
-        )  # fmt: skip
-    axis.set(xscale="log", yscale="log", ylim=(100 * LEAST, 130), xlabel="‖change of weights‖ / ‖weights‖")
+    for place, row in enumerate(levels.sort_values("estimate", ascending=False).to_dict("records")):
+        axis.axhspan(100 * row["low"], 100 * row["high"], color=("0.55", "0.75")[place % 2], alpha=0.5, linewidth=0)
+        height = (100 * row["high"], "bottom") if place == 0 else (100 * row["low"], "top")
+        words = {"xycoords": ("axes fraction", "data"), "fontsize": 7, "va": height[1]}
+        axis.annotate(f"another sample ({row['method']})", (0.02, height[0]), **words)
+    axis.set(xscale="log", yscale="log", ylim=(100 * LEAST, 200), xlabel="‖change of weights‖ / ‖weights‖")
     axis.set_ylabel("removed units that\ntrade places (%)")
     _percent_ticks(axis.yaxis)
     axis.legend(loc="lower right")

@@ -39,15 +39,21 @@ def moreau_release(
     """``steps`` noisy gradient steps of size ``lr`` on an offset of all parameters, averaged over the ``average_last``.
 
     ``std``: noise relative to ``|w|``, drawn after ``torch.manual_seed(seed)`` in the release's parameter order (the
-    global generator is put back afterwards). ``lam`` acts only with ``proximal``.
+    global generator is put back afterwards). ``lam`` acts only with ``proximal``. The metadata tells of each step the
+    point from which it starts: ``norms``, the l2 norm of the offset there, and ``losses``, the loss there with the
+    step's noise (nats).
     """
     weights = _release_order(model)
     delta = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
     mean = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in units.parameters(model).items()}
+    losses: list[float] = []
+    norms: list[float] = []
     with only_trainable(model, weights), restored(weights) as original, _seeded(seed):
         for step in range(steps):
+            norms.append(sum(float(value.float().norm()) ** 2 for value in delta.values()) ** 0.5)
             _move(weights, original, delta, std)
             loss, gradients = mean_gradients(model, batches, weights, step)
+            losses.append(loss)
             for name, value in delta.items():
                 gradient = gradients.pop(name)
                 value.sub_((gradient.add_(value / lam) if proximal else gradient).mul_(lr))
@@ -64,8 +70,8 @@ def moreau_release(
             "soft": soft,
         }
         flags = {"corrected_shrink": corrected_shrink, "proximal": proximal, "seed": seed}
-        meta = {"pruner": "moreau-release", "loss": loss, "gradients": steps * len(batches)} | settings | flags
-        return first_order_scores(units, original, mean, meta)
+        meta = {"pruner": "moreau-release", "losses": losses, "norms": norms, "gradients": steps * len(batches)}
+        return first_order_scores(units, original, mean, meta | settings | flags)
 
 
 def _shrink(value: torch.Tensor, soft: float, threshold: float, corrected: bool) -> None:

@@ -14,7 +14,21 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from ..errors import StudyError, check_choice
-from ..parameters import Count, Distinct, Flag, NonNegative, Positive, Ratio, Rising, Seeds, Some, Text, Tokens, checked
+from ..parameters import (
+    Count,
+    CountOrZero,
+    Distinct,
+    Flag,
+    NonNegative,
+    Positive,
+    Ratio,
+    Rising,
+    Seeds,
+    Some,
+    Text,
+    Tokens,
+    checked,
+)
 from ..recovery.recipe import RULES as RECIPE
 from ..recovery.recipe import Recipe
 
@@ -136,20 +150,22 @@ RULES = {
     "richer": Distinct[Annotated[Text, AfterValidator(_pruner)]],
     **dict.fromkeys(("calibration", "chosen_on"), Corpus),
     "corpora": Some[Corpus],
-    **dict.fromkeys(("length", "sparse_length", "window"), Tokens),
+    **dict.fromkeys(("length", "long_length", "sparse_length", "window"), Tokens),
     **dict.fromkeys(("samples", "sparse_samples", "windows"), Count),
     "lengths": Some[Tokens],
     **dict.fromkeys(("ratio", "share"), Ratio),
     **dict.fromkeys(("ratios", "shares"), Some[Ratio]),
     "pruning_steps": Count,
-    **dict.fromkeys(("seeds", "choice_seeds", "sparse_seeds"), Seeds),
-    "crossed": Annotated[Seeds, AfterValidator(_two)],
+    **dict.fromkeys(("seeds", "choice_seeds", "lora_seeds", "lipschitz_seeds", "sparse_seeds"), Seeds),
     **dict.fromkeys(("rho", "tol", "sigma", "precision", "noise"), Positive),
-    **dict.fromkeys(("rhos", "etas", "tols", "sigmas", "radii"), Some[Positive]),
+    **dict.fromkeys(("rhos", "etas", "tols", "sigmas", "lrs", "radii"), Some[Positive]),
     "eta": NonNegative,
     "choose": Flag,
     "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
-    **dict.fromkeys(("max_steps", "release_steps", "budget", "sweep_seeds"), Count),
+    **dict.fromkeys(("max_steps", "release_steps", "budget", "sweep_seeds", "traced", "averaged_rows"), Count),
+    "corrected": Flag,
+    **dict.fromkeys(("rows", "moreau_rows", "solver_steps"), Rising),
+    "long_rows": CountOrZero,
     "methods": Some[Method],
     "updated": Distinct[Method],
     "sparsities": Some[Sparsity],

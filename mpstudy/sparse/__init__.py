@@ -15,6 +15,7 @@ from . import sparsegpt  # noqa: F401
 from . import admm  # noqa: F401
 from . import masked  # noqa: F401
 from . import refit  # noqa: F401
+from . import importance  # noqa: F401
 # isort: on
 
 __all__ = ["METHODS", "UPDATES"]

@@ -18,9 +18,10 @@ NAN, INF = math.nan, math.inf
 
 COUNTS = ("samples", "length", "window", "windows", "task_items", "new_tokens", "validation_rows", "repeats")
 COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget", "pruning_steps", "sparse_samples", "sparse_length")
+COUNTS += ("traced", "averaged_rows", "long_length")
 LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "common_changes")
 LISTS += ("row_counts", "compared", "rivals", "compared_changes", "crossed", "corpora", "tasks")
-LISTS += ("methods", "sparsities")
+LISTS += ("methods", "sparsities", "lipschitz_seeds", "rows", "moreau_rows", "solver_steps")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,9 @@ def parameters(model: str) -> dict:
         "instructions": "alpaca-demo", "row_counts": [6, 8], "new_tokens": 8, "references": [],
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
+        "rows": [10, 20], "long_rows": 10, "long_length": 2048, "moreau_rows": [10], "averaged_rows": 20,
+        "solver_steps": [1, 5], "traced": 2, "lipschitz_seeds": [0], "corrected": True,
+        "share": 0.3, "shares": [0.1, 0.3], "lrs": [3e-4, 1e-3], "lora_seeds": [0, 1],
         "title": "a parameter without a rule", "micro_batch_size": 2, "prompts": ["Why?"],
     }  # fmt: skip
 
@@ -65,7 +69,8 @@ def test_the_studys_parameters_pass(model):
     "edge",
     [
         {"ratio": 0}, {"ratio": 0.0}, {"ratios": [0.0, 0.5]}, {"eta": 0}, {"eta": 0.0}, {"rho": 1}, {"layers": "0-5"},
-        {"layers": "5"}, {"seeds": [7]}, {"warmup_steps": 0}, {"window": 2}, {"length": 2}, {"samples": 1},
+        {"layers": "5"}, {"seeds": [7]}, {"long_rows": 0},
+        {"warmup_steps": 0}, {"window": 2}, {"length": 2}, {"samples": 1},
         {"row_counts": [1], "warmup_steps": 0}, {"corpora": ["novel"]}, {"instructions": "alpaca-cleaned"},
         {"calibration": "c4"},
     ],
@@ -88,7 +93,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"calibration": "alpaca-demo"}, "unknown corpus 'alpaca-demo'; known: .*sotu-early"),
         ({"corpora": ["wiki", "wikitext"]}, "unknown corpus 'wikitext'; known: .*wikitext2"),
         ({"instructions": "wiki"}, "unknown corpus 'wiki'; known: alpaca-cleaned, alpaca-demo"),
-        ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, arc_challenge, arc_easy"),
+        ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, agreement_far"),
         ({"changes": ["int3"]}, "unknown change 'int3'; known: bfloat16"),
         ({"common_changes": ["corpus-brown"]}, "unknown corpus 'brown'; known: "),
         ({"crossed": [3]}, "crossed: at least two seeds are needed, not"),
@@ -134,6 +139,9 @@ def test_values_at_the_edge_pass(model, edge):
             for bad in ([], "taylor", 3, None)
         ],
         ({"row_counts": [8, 6]}, r"row_counts: a list in rising order is needed, not \[8, 6\]"),
+        ({"rows": [20, 10]}, r"rows: a list in rising order is needed, not \[20, 10\]"),
+        ({"long_rows": -1}, "long_rows must be a whole number of at least 0, not -1"),
+        ({"corrected": 1}, "corrected must be true or false, not 1"),
         ({"row_counts": [0]}, "element 0 of row_counts must be a whole number of at least 1, not 0"),
         ({"references": ["owner/absent"]}, "'owner/absent' is not in the local cache"),
         # layers
