@@ -25,7 +25,7 @@ from .store import digests
 from .store.cache import Step, cached_file, cached_json
 from .structure import surgery
 from .structure.families import family
-from .structure.plan import Plan, make_plan
+from .structure.plan import Plan
 from .structure.scores import Scores
 from .structure.shares import plan_share, removed_shares, unit_sizes
 from .structure.units import Units, prunable_units
@@ -140,11 +140,7 @@ class Study:
 
         return cached_file(step, Scores, compute)
 
-    def plan(self, scores: Scores, ratio: float, scope: str = "local") -> Plan:
-        """The units of lowest score, at a share of units ``ratio``."""
-        return make_plan(scores, self.units, ratio, scope)
-
-    def plan_share(self, scores: Scores, share: float, scope: str = "local") -> Plan:
+    def plan(self, scores: Scores, share: float, scope: str = "local") -> Plan:
         """The units of lowest score that hold ``share`` of the parameters of the prunable layers."""
         return plan_share(scores, self.units, self.sizes, share, scope)
 

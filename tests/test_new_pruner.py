@@ -118,7 +118,7 @@ def methods(value, *others: str, **columns) -> pd.DataFrame:
     return measured(grid(method=[*BOTH, *others], **columns), 0.1, 0.9, *values)
 
 
-DENSE = pd.Series({"parameters": 1e8, "macs": 1e10, "decode_s": 1.0, "perplexity": 12.0})
+DENSE = pd.Series({"parameters": 1e8, "macs": 1e10, "perplexity": 12.0})
 DRAWN = {
     "baselines.over_sparsity": lambda draw: draw(
         frame("perplexity", corpus=["wiki"], sparsity=["0.5"], seed=SEEDS).rename(columns={"pruner": "method"}),
@@ -153,15 +153,16 @@ DRAWN = {
     ),
     "pruning.over_compute": lambda draw: draw(methods(("nll", "gradients"), corpus=["wiki"], seed=SEEDS), NOTE),
     "pruning.by_layer": lambda draw: draw(methods(("jaccard_taylor", "chance"), layer=[1, 2], seed=SEEDS), NOTE),
-    "recovery.share_over_rows": lambda draw: draw(frame("share", corpus=["wiki"], rows=[32], seed=SEEDS), NOTE),
+    "recovery.over_rows": lambda draw: draw(
+        frame("estimate", corpus=["wiki"], rows=[0, 128]).assign(low=0.0, high=1.0), NOTE
+    ),
+    "recovery.accuracy_differences": lambda draw: draw(
+        frame("estimate", task=["facts"], rows=[8], against=["dense"]).assign(low=0.0, high=1.0), NOTE
+    ),
     "recovery.pareto": lambda draw: draw(
-        frame(("perplexity", "parameters", "macs", "decode_s"), seed=SEEDS), DENSE, NOTE
+        frame(("perplexity", "parameters", "macs"), seed=SEEDS), DENSE, NOTE
     ),
     "recovery.recovery_curves": lambda draw: draw(frame("validation_loss", step=[0, 1], seed=SEEDS), NOTE),
-    "recovery.before_after": lambda draw: draw(
-        frame("value", task=["facts"], state=["pruned", "recovered"], seed=SEEDS),
-        "value", "task", "accuracy", {"facts": 0.5}, NOTE,
-    ),
 }  # fmt: skip
 WITHOUT = {"envelope.convergence", "envelope.variants", "baselines.look", "claims.forest"}  # of named pruners
 WITHOUT |= {"instability.doses", "instability.sources"}

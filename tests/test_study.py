@@ -190,7 +190,7 @@ def test_pruning_leaves_the_studys_model_alone(study):
     assert digests.weights_digest(pruned) != digest
     shapes = [tuple(layer.mlp.gate_proj.weight.shape) for layer in pruned.model.layers]
     assert shapes == [(24, 32), (12, 32), (12, 32)]
-    assert plan.meta == {"ratio": 0.5, "scope": "local", "pruner": "l1"}
+    assert plan.meta == {"share": 0.5, "scope": "local", "pruner": "l1"}
 
 
 def test_perplexity_is_given_by_corpus_and_computed_once(study, calls):

@@ -49,10 +49,13 @@ def task_files(name: str) -> list[Path]:
 # The metric is fixed per task, on the dense model, before any pruning. ``acc`` compares summed
 # log-probabilities: right for verbs of one token and for names, where dividing by the length would favour
 # "North America" over "Europe". ``acc_norm`` divides them by the length in characters: right for whole
-# sentences, where the sum would favour the shortest.
+# sentences, where the sum would favour the shortest. The choices of ``order`` hold the same words.
 TASKS.add("facts", Task("well-known facts: the true end of a sentence among four", "acc", 0.25))
 TASKS.add("agreement", Task("subject-verb agreement across a noun of the other number", "acc", 0.5))
+TASKS.add("agreement_far", Task("subject-verb agreement across a clause and three nouns", "acc", 0.5))
 TASKS.add("cloze", Task("the next sentence of an address among three of other addresses", "acc_norm", 0.25))
+TASKS.add("cloze_near", Task("the next sentence of an address among its neighbours", "acc_norm", 0.25))
+TASKS.add("order", Task("which of two sentences of an address comes first", "acc", 0.5))
 # The seven of the LLM-Pruner paper with its metrics; their mean is its "average".
 # fmt: off
 TASKS.add("boolq", Task(

@@ -111,7 +111,7 @@ def variants(agreement: pd.DataFrame, quality: pd.DataFrame, chance: float, note
     """
     order = list(dict.fromkeys(agreement["variant"]))[::-1]
     heights = [len(order), len(order) - 1]
-    size = (COLUMN, 1.2 + 0.21 * sum(heights))
+    size = (COLUMN, 1.6 + 0.21 * sum(heights))
     figure, (top, below) = plt.subplots(2, 1, figsize=size, layout="constrained", height_ratios=heights)
     for axis, frame in ((top, agreement), (below, quality)):
         shown = [name for name in order if name in set(frame["variant"])]
@@ -122,7 +122,7 @@ def variants(agreement: pd.DataFrame, quality: pd.DataFrame, chance: float, note
             axis.errorbar(rows["estimate"], places, xerr=_bars(rows), label=measure, **details)
         axis.set_yticks(range(len(shown)), shown)
         axis.grid(axis="y", color="0.92")
-        axis.legend(loc="best")
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1)
     top.axvline(chance, color="0.5", linestyle=":", linewidth=1)
     top.annotate("chance", (chance, 0.99), xycoords=("data", "axes fraction"), va="top", fontsize=7, rotation=90)
     top.set_xlabel("agreement with Taylor")

@@ -3,53 +3,95 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
+from ..pruners import PRUNERS
 from ..stats import summarise
-from .look import COLUMN, CORPORA, FULL, dodge, points, present, stamp
+from .look import COLUMN, CORPORA, FULL, check_registered, dodge, look, points, present, stamp
 
 COSTS = {"parameters": ("parameters (millions)", 1e-6), "macs": ("multiply-accumulates,\n128 tokens (billions)", 1e-9)}
-COSTS |= {"decode_s": ("seconds for 32 tokens", 1)}
+CONTROL = {"color": "0.2", "marker": "x", "markersize": 4, "label": "dense"}
+TASKS = {
+    "facts": "facts",
+    "agreement": "agreement",
+    "agreement_far": "agreement\nacross a clause",
+    "cloze": "next sentence",
+    "cloze_near": "next sentence\nof its address",
+    "order": "order of\ntwo sentences",
+    "all": "all items",
+}
 
 
-def share_over_rows(frame: pd.DataFrame, note: str):
-    """``share`` of the lost log-perplexity that comes back, over the number of instruction ``rows``: a panel a
-    ``corpus``, a line a pruner.
+def over_rows(frame: pd.DataFrame, note: str):
+    """How far models lie from the dense one in % of log-perplexity, over the number of instruction ``rows``: a panel a
+    ``corpus``, a line a pruner, and the dense model after the same LoRA (``pruner`` "dense") as a dashed line.
+
+    ``frame`` has the ``estimate`` with its ``low`` and ``high``. Rows are places on the axis, not a scale.
     """
-    corpora = list(dict.fromkeys(frame["corpus"]))
-    figure, axes = plt.subplots(1, len(corpora), figsize=(FULL, 2.4), layout="constrained", sharey=True, squeeze=False)
-    for axis, corpus in zip(axes[0], corpora):
+    corpora, counts = list(dict.fromkeys(frame["corpus"])), sorted(set(frame["rows"]))
+    figure, axes = plt.subplots(
+        len(corpora), 1, figsize=(COLUMN, 1.9 * len(corpora)), layout="constrained", sharex=True
+    )
+    for axis, corpus in zip(np.atleast_1d(axes), corpora):
         part = frame[frame["corpus"] == corpus]
-        pruners = present(part)
-        for offset, pruner in zip(dodge(len(pruners), 0.06), pruners):
-            rows = summarise(part[part["pruner"] == pruner], ["rows"], "share")
-            points(axis, rows["rows"] * np.exp(offset), rows, pruner, line=True)
-        counts = sorted(set(frame["rows"]))
-        axis.set(xscale="log", xlabel="instruction rows", title=CORPORA.get(corpus, corpus))
-        axis.set_xticks(counts, [str(count) for count in counts])
-        axis.minorticks_off()
+        names = _with_dense(part)
+        for offset, pruner in zip(dodge(len(names), 0.08), names):
+            rows = part[part["pruner"] == pruner].sort_values("rows")
+            details = _details(pruner) | {"linestyle": "--" if pruner == "dense" else "-"}
+            axis.errorbar([counts.index(n) + offset for n in rows["rows"]], rows["estimate"], _errors(rows), **details)
         axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
-    axes[0][0].set_ylabel("lost log-perplexity\nthat comes back (%)")
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
+        axis.set(title=CORPORA.get(corpus, corpus), ylabel="above dense\n(% of perplexity, log)")
+    last = np.atleast_1d(axes)[-1]
+    last.set_xticks(range(len(counts)), [str(count) if count else "none" for count in counts])
+    last.set_xlabel("instruction rows of LoRA")
+    figure.legend(*last.get_legend_handles_labels(), loc="outside upper center", ncols=3, handletextpad=0.3)
+    stamp(figure, note)
+    return figure
+
+
+def accuracy_differences(frame: pd.DataFrame, note: str):
+    """Differences of accuracy in points, one axis for all: a panel for what models are compared with (``against``), a
+    place a ``task``; hollow before recovery (``rows`` 0), filled after. ``frame`` has ``estimate``, ``low``, ``high``.
+    """
+    tasks, panels = list(dict.fromkeys(frame["task"])), list(dict.fromkeys(frame["against"]))
+    height = 0.9 + len(panels) * (0.3 + 0.38 * len(tasks))
+    figure, axes = plt.subplots(len(panels), 1, figsize=(COLUMN, height), layout="constrained", sharex=True)
+    for axis, against in zip(np.atleast_1d(axes), panels):
+        part = frame[frame["against"] == against]
+        series = [(pruner, rows) for pruner in _with_dense(part) for rows in sorted(set(part["rows"]))]
+        series = [(p, n) for p, n in series if len(part[(part["pruner"] == p) & (part["rows"] == n)])]
+        for offset, (pruner, count) in zip(dodge(len(series), -0.8 / max(len(series), 2)), series):
+            rows = part[(part["pruner"] == pruner) & (part["rows"] == count)]
+            details = _details(pruner) | {"linestyle": "none"} | ({} if count else {"markerfacecolor": "white"})
+            places = [-tasks.index(task) + offset for task in rows["task"]]
+            axis.errorbar(rows["estimate"], places, xerr=_errors(rows), **details)
+        axis.axvline(0, color="0.5", linestyle=":", linewidth=1)
+        axis.set_yticks([-place for place in range(len(tasks))], [TASKS.get(task, task) for task in tasks])
+        axis.set_title(f"minus {_label(against)}")
+    np.atleast_1d(axes)[-1].set_xlabel("difference of accuracy (points)")
+    _legend_of_states(figure, frame)
     stamp(figure, note)
     return figure
 
 
 def pareto(frame: pd.DataFrame, dense: pd.Series, note: str):
-    """``perplexity`` of pruned models over what they cost, a panel for each of :data:`COSTS`, a line a pruner, a point
-    a ratio; the ``dense`` model as a cross. Better models lie lower and to the left.
+    """``perplexity`` of pruned models over what they cost, a panel for each of :data:`COSTS`, a line a pruner that
+    begins at the ``dense`` model, a point a ratio. Better models lie lower and to the left.
     """
     figure, axes = plt.subplots(1, len(COSTS), figsize=(FULL, 2.5), layout="constrained", sharey=True)
     for axis, (name, (label, scale)) in zip(axes, COSTS.items()):
         for pruner in present(frame):
             rows = summarise(frame[frame["pruner"] == pruner], [name], "perplexity")
+            start = {name: dense[name]} | dict.fromkeys(("mean", "low", "high"), dense["perplexity"])
+            rows = pd.concat([rows, pd.DataFrame([start])]).sort_values(name, ascending=False)
             points(axis, scale * rows[name], rows, pruner, line=True)
-        axis.plot(scale * dense[name], dense["perplexity"], "kx", markersize=6, label="dense")
+        axis.plot(scale * dense[name], dense["perplexity"], "kX", markersize=6, label="dense", zorder=3)
         axis.set(xlabel=label, yscale="log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
-    axes[0].set_ylabel("perplexity")
+    axes[0].set_ylabel("perplexity (log scale)")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
     stamp(figure, note)
     return figure
@@ -59,6 +101,7 @@ def recovery_curves(history: pd.DataFrame, note: str):
     """Validation loss over LoRA steps, mean and interval over seeds, a line a pruner."""
     figure, axis = plt.subplots(figsize=(COLUMN, 2.4), layout="constrained")
     measured = history.dropna(subset=["validation_loss"])
+    measured = measured.groupby(["pruner", "step", "seed"], sort=False, as_index=False)["validation_loss"].mean()
     pruners = present(measured)
     for offset, pruner in zip(dodge(len(pruners), 0.25), pruners):
         rows = summarise(measured[measured["pruner"] == pruner], ["step"], "validation_loss")
@@ -70,27 +113,29 @@ def recovery_curves(history: pd.DataFrame, note: str):
     return figure
 
 
-def before_after(
-    frame: pd.DataFrame, value: str, by: str, label: str, dense: dict, note: str, chance: dict | None = None
-):
-    """``value`` of the pruned and the recovered models, a panel for each ``by``; dense and chance levels as lines."""
-    groups = list(dict.fromkeys(frame[by]))
-    figure, axes = plt.subplots(1, len(groups), figsize=(FULL, 2.4), layout="constrained", squeeze=False)
-    for axis, group in zip(axes[0], groups):
-        part = frame[frame[by] == group]
-        pruners = present(part)
-        for offset, pruner in zip(dodge(len(pruners), 0.1), pruners):
-            rows = summarise(part[part["pruner"] == pruner], ["state"], value)
-            rows = rows.set_index("state").loc[["pruned", "recovered"]].reset_index()
-            points(axis, np.arange(2) + offset, rows, pruner, line=True)
-        for level, name in ((dense[group], "dense"), ((chance or {}).get(group), "chance")):
-            if level is not None:
-                axis.axhline(level, color="0.4", linestyle=":", linewidth=1)
-                axis.annotate(name, (0.5, level), ha="center", va="bottom", fontsize=6.5, color="0.3")
-        axis.set_xticks([0, 1], ["pruned", "recovered"])
-        axis.set_xlim(-0.4, 1.4)
-        axis.set_title(CORPORA.get(group, group))
-    axes[0][0].set_ylabel(label)
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
-    stamp(figure, note)
-    return figure
+def _with_dense(frame: pd.DataFrame) -> list[str]:
+    """The pruners of a frame in the order of the study, the dense model first if it is there."""
+    check_registered(set(frame["pruner"]) - {"dense"}, PRUNERS)
+    return [name for name in ("dense", *PRUNERS) if name in set(frame["pruner"])]
+
+
+def _details(pruner: str) -> dict:
+    looks = CONTROL if pruner == "dense" else look(pruner)
+    return looks | {"linewidth": 1, "elinewidth": 1, "capsize": 2}
+
+
+def _label(name: str) -> str:
+    return _details(name)["label"]
+
+
+def _errors(rows: pd.DataFrame) -> np.ndarray:
+    return np.vstack([rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]])
+
+
+def _legend_of_states(figure, frame: pd.DataFrame) -> None:
+    """A mark for each model, and a hollow and a filled one for before and after recovery."""
+    state = {"color": "0.4", "marker": "o", "markersize": 4}
+    states = [state | {"label": "before LoRA", "markerfacecolor": "white"}, state | {"label": "after LoRA"}]
+    looks = [CONTROL if name == "dense" else look(name) for name in _with_dense(frame)]
+    marks = [Line2D([], [], linestyle="none", **details) for details in (*looks, *states)]
+    figure.legend(handles=marks, loc="outside upper center", ncols=3, handletextpad=0.1)

@@ -46,7 +46,8 @@ def moreau_release(
     weights = _release_order(model)
     delta = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
     mean = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in units.parameters(model).items()}
-    losses, norms = [], []
+    losses: list[float] = []
+    norms: list[float] = []
     with only_trainable(model, weights), restored(weights) as original, _seeded(seed):
         for step in range(steps):
             norms.append(sum(float(value.float().norm()) ** 2 for value in delta.values()) ** 0.5)

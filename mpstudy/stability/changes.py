@@ -5,7 +5,7 @@ arithmetic (:data:`mpstudy.stability.perturb.PERTURBATIONS`), or
 
 * ``sample``: another calibration sample from the same corpus,
 * ``corpus-NAME``, ``samples-N``, ``length-N``: another corpus, number of rows, or tokens a row,
-* ``pruned-RATIO``: the units that the same scores remove first at that ratio are zero already,
+* ``pruned-SHARE``: the units that the same scores remove first at that share of the parameters are zero already,
 * ``tuned``: weights that the caller gives, such as those after some steps of fine-tuning, in place of the study's.
 
 Each of these is a function ``(study, dose, score, case) -> Scores`` registered in :data:`CHANGES`, where ``score(study,
@@ -25,7 +25,7 @@ from ..inputs.corpora import CORPORA
 from ..structure.scores import Scores
 from ..structure.weights import replaced
 from . import agreement, perturb
-from .kinds import CHANGES, COUNT, RATIO, Change, Value, forms
+from .kinds import CHANGES, COUNT, SHARE, Change, Value, forms
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def other_length(study, dose: int, score: Callable, case: Case) -> Scores:
     return score(study.calibrated(length=dose), case.sample)
 
 
-@CHANGES.register("pruned", value=RATIO)
+@CHANGES.register("pruned", value=SHARE)
 def already_pruned(study, dose: float, score: Callable, case: Case) -> Scores:
-    """The units that go first are zero."""
+    """The units that go first, a share of the parameters, are zero."""
     with perturb.zeroed(study.model, study.plan(score(study, case.sample), dose)):
         return score(study, case.sample)
 
@@ -116,7 +116,7 @@ def mask_agreement(study, before: Scores, after: Scores, share: float) -> dict[s
     which no ratio and no scale enters. ``score_change``: relative l2 norm, over both kinds. A kind of which nothing
     goes has no ``jaccard_``, ``chance_`` and ``corrected_`` (NaN).
     """
-    old, new = (study.plan_share(scores, share).mask() for scores in (before, after))
+    old, new = (study.plan(scores, share).mask() for scores in (before, after))
     found = {
         "traded": 1 - agreement.overlap(old, new),
         "score_change": agreement.relative_change(before.values, after.values),

@@ -108,4 +108,4 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
 
 SIGMA = Value("SIGMA", "a finite number > 0", number(float, 0))
 COUNT = Value("N", "a whole number of at least 2", number(int, 1))
-RATIO = Value("RATIO", "a ratio in (0, 1)", number(float, 0, 1))
+SHARE = Value("SHARE", "a share in (0, 1)", number(float, 0, 1))

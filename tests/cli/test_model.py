@@ -403,7 +403,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (EVALUATE + "--corpus wiki", "corpus 'wiki' is bundled; local copies are of wikitext2"),
         (EVALUATE + "--max-windows 0", "--max-windows must be a whole number of at least 1, not 0"),
         (EVALUATE + "--max-windows -3", "--max-windows must be a whole number of at least 1, not -3"),
-        (EVALUATE + "--tasks facts mmlu", "unknown zero-shot task 'mmlu'; known: agreement, arc_challenge, "),
+        (EVALUATE + "--tasks facts mmlu", "unknown zero-shot task 'mmlu'; known: agreement, agreement_far, "),
         (EVALUATE + "--tasks facts --limit 0", "--limit must be a whole number of at least 1, not 0"),
         # recover
         (RECOVER + "--lr 0", r"recovery setting lr must be a finite number > 0, not 0\.0"),

@@ -14,11 +14,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mpstudy.errors import StudyError
 from mpstudy.evaluation import items as makers
-from mpstudy.evaluation import zeroshot
+from mpstudy.evaluation import passages, zeroshot
 from mpstudy.inputs import corpora
 from mpstudy.runner import named
 
-OWN = ["facts", "agreement", "cloze"]
+OWN = ["facts", "agreement", "agreement_far", "cloze", "cloze_near", "order"]
+LIMITS = dict(zip(OWN, (40, 40, 100, 60, 60, 100)))  # enough to see that the bundled model is above chance
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
 
 
@@ -107,8 +108,9 @@ def test_fact_tables_are_clean():
         assert set().union(*(row["also_true"] for row in table)) <= answers, name
 
 
-def test_agreement_is_balanced_at_every_even_limit():
-    items = zeroshot.items("agreement")
+@pytest.mark.parametrize("task", ["agreement", "agreement_far"])
+def test_agreement_is_balanced_at_every_even_limit(task):
+    items = zeroshot.items(task)
     for end in range(2, len(items) + 1, 2):
         assert Counter(item["group"] for item in items[:end]) == {"singular": end // 2, "plural": end // 2}
 
@@ -117,6 +119,20 @@ def test_agreement_verb_follows_the_head_and_not_the_attractor():
     labelled = {item["prompt"]: item["choices"][item["label"]] for item in zeroshot.items("agreement")}
     assert labelled["The key to the cabinets"] == "is"
     assert labelled["The keys to the cabinet"] == "are"
+
+
+def test_far_agreement_has_three_nouns_of_the_other_number_before_the_verb():
+    near = {item["prompt"]: item for item in zeroshot.items("agreement")}
+    items = zeroshot.items("agreement_far")
+    assert len(items) == len(near) >= 300
+    for item in items:
+        start, clause = item["prompt"].split(" that the ")
+        person, place, verb = clause.replace(" from the ", " ").split()
+        number = 0 if item["group"] == "plural" else 1
+        assert person in {pair[number] for pair in makers.PEOPLE} and place in {pair[number] for pair in makers.PLACES}
+        assert verb in makers.PAST and near[start]["group"] == item["group"]
+        true, other = item["choices"][item["label"]], item["choices"][1 - item["label"]]
+        assert (true, other) in ([pair[::-1] for pair in makers.VERBS] if number == 0 else makers.VERBS)
 
 
 def test_cloze_asks_for_the_sentence_that_follows(texts):
@@ -128,13 +144,32 @@ def test_cloze_asks_for_the_sentence_that_follows(texts):
         assert not any(choice in texts[document] for choice in item["choices"] if choice != answer)
 
 
+def test_near_cloze_offers_the_nearest_sentences_of_the_same_document():
+    far = [f"Far {word} is the sentence that is a long way off here." for word in NUMBERS[:3]]
+    passage = "Here we met men who came in search of work to do. They also want a road that is to go to all of us."
+    after = [f"Near {word} is close to what we ask for." for word in NUMBERS[:2]]
+    text = f"{' '.join(far)}\n\n{passage} We built them in that same year. {' '.join(after)}"
+    (item,) = [each for each in passages.cloze_near_items([text]) if each["prompt"] == passage]
+    assert item["choices"][item["label"]] == "We built them in that same year."
+    assert set(item["choices"]) == {"We built them in that same year.", *after, far[2]}
+
+
+def test_order_offers_the_same_two_sentences_in_both_orders(texts):
+    for item in zeroshot.items("order"):
+        document = int(item["group"].removeprefix("document "))
+        true, other = item["choices"][item["label"]], item["choices"][1 - item["label"]]
+        assert f"{item['prompt']} {true}" in texts[document]
+        first, second = passages.sentences(true)
+        assert other == f"{second} {first}"
+
+
 def test_cloze_of_too_few_documents_is_refused(texts):
     with pytest.raises(StudyError, match="sentences of other documents"):
-        makers.cloze_items(texts[:1])
+        passages.cloze_items(texts[:1])
 
 
 def test_abbreviations_and_notes_do_not_split_sentences():
-    assert makers.sentences("Mr. Speaker, I thank you.\nWe went to  St. Louis. Good!") == [
+    assert passages.sentences("Mr. Speaker, I thank you.\nWe went to  St. Louis. Good!") == [
         "Mr. Speaker, I thank you.",
         "We went to St. Louis.",
         "Good!",
@@ -153,7 +188,9 @@ def test_rows_are_json_and_complete(model, tokenizer, texts):
         assert row["stderr"] == pytest.approx((row["value"] * (1 - row["value"]) / 8) ** 0.5)
 
 
-@pytest.mark.parametrize(("task", "by_length"), [("agreement", False), ("facts", False), ("cloze", True)])
+@pytest.mark.parametrize(
+    ("task", "by_length"), [("agreement_far", False), ("facts", False), ("cloze_near", True), ("order", False)]
+)
 def test_lm_eval_scores_the_first_items_as_stated(model, tokenizer, texts, task, by_length):
     (row,) = zeroshot.evaluate_tasks(model, tokenizer, [task], limit=12)
     hits = [is_right(model, tokenizer, item, by_length) for item in zeroshot.items(task)[:12]]
@@ -189,7 +226,7 @@ def test_nothing_is_printed(model, tokenizer, capsys):
 
 @pytest.mark.parametrize("names", [["fact"], ["facts", "hella"]])
 def test_unknown_task_names_the_known_ones(names):
-    with pytest.raises(StudyError, match="known: agreement, arc_challenge, arc_easy, boolq, cloze, facts, hellaswag"):
+    with pytest.raises(StudyError, match="known: agreement, agreement_far, arc_challenge, arc_easy, boolq, cloze"):
         zeroshot.check_tasks(names)
 
 
@@ -288,7 +325,10 @@ def test_a_task_without_hub_or_copy_names_where_it_may_lie(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "limit"), [("facts", 40), ("agreement", 40), ("cloze", 60)])
+@pytest.mark.parametrize(
+    ("task", "limit"),
+    [("facts", 40), ("agreement", 40), ("agreement_far", 100), ("cloze", 60), ("cloze_near", 60), ("order", 100)],
+)
 def test_dense_bundled_model_is_above_chance(task, limit):
     from mpstudy.inputs.models import load_model, load_tokenizer
 
@@ -298,11 +338,12 @@ def test_dense_bundled_model_is_above_chance(task, limit):
 
 
 @pytest.mark.slow
-def test_cloze_of_the_bundled_addresses_is_sound():
-    items = zeroshot.items("cloze")
+@pytest.mark.parametrize(("task", "choices"), [("cloze", 4), ("cloze_near", 4), ("order", 2)])
+def test_passages_of_the_bundled_addresses_are_sound(task, choices):
+    items = zeroshot.items(task)
     assert len(items) >= 300
     assert len({item["prompt"] for item in items}) == len(items)
     for item in items:
-        assert len(set(item["choices"])) == 4
+        assert len(set(item["choices"])) == choices
         assert not any(choice in item["prompt"] for choice in item["choices"])
         assert not any("[" in text or "\n" in text for text in [item["prompt"], *item["choices"]])

@@ -5,47 +5,95 @@ import pandas as pd
 import pytest
 from helpers.artists import NOTE, check_three_seeds, curves, grid, legend, levels, measured, points, ticks, words
 
+from mpstudy.errors import StudyError
 from mpstudy.figures import recovery
 
 SEEDS, NAMES, CORPORA = [0, 1, 2], ["taylor", "moreau"], ["sotu-late", "wiki"]
 TITLES = ["addresses since 1946", "Wikipedia"]
 
 
-def test_share_over_rows():
-    frame = measured(grid(pruner=NAMES[::-1], corpus=CORPORA, rows=[32, 128], seed=SEEDS), -10, 60, "share")
-    figure = recovery.share_over_rows(frame, NOTE)
+def estimated(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with estimates and an interval that is not symmetric."""
+    frame = measured(frame, -20, 40, "estimate")
+    return frame.assign(low=frame["estimate"] - 3, high=frame["estimate"] + 5)
+
+
+def check_estimates(shown, rows: pd.DataFrame) -> None:
+    for drawn, expected in ((shown.mean, "estimate"), (shown.low, "low"), (shown.high, "high")):
+        assert drawn == pytest.approx(rows[expected].to_numpy())
+
+
+def test_over_rows_with_the_dense_model_after_the_same_training():
+    frame = estimated(grid(pruner=[*NAMES[::-1], "dense"], corpus=CORPORA, rows=[900, 0, 128]))
+    frame = pd.concat([frame, estimated(grid(pruner=["random"], corpus=CORPORA, rows=[0, 128]))])
+    figure = recovery.over_rows(frame, NOTE)
     assert [axis.get_title() for axis in figure.axes] == TITLES and words(figure) == [NOTE]
-    assert figure.axes[0].get_ylabel() == "lost log-perplexity\nthat comes back (%)" and legend(figure.axes[1]) == NAMES
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["dense", "random", *NAMES]
+    assert ticks(figure.axes[1]) == ["none", "128", "900"] and figure.axes[1].get_xlabel() == "instruction rows of LoRA"
     for axis, corpus in zip(figure.axes, CORPORA):
-        assert axis.get_xscale() == "log" and axis.get_xlabel() == "instruction rows"
-        assert ticks(axis) == ["32", "128"] and levels(axis) == [0]
-        for offset, (name, shown) in zip((-0.03, 0.03), points(axis).items()):
-            assert shown.places == pytest.approx(np.array([32, 128]) * np.exp(offset))
-            part = frame[(frame["pruner"] == name) & (frame["corpus"] == corpus)]
-            check_three_seeds(shown, part, "rows", "share")
+        assert axis.get_ylabel() == "above dense\n(% of perplexity, log)" and levels(axis) == [0]
+        for place, (name, shown) in enumerate(points(axis).items()):
+            part = frame[(frame["pruner"] == name) & (frame["corpus"] == corpus)].sort_values("rows")
+            assert shown.places == pytest.approx(np.arange(len(part)) + 0.08 * (place - 1.5))
+            assert shown.style == ("--" if name == "dense" else "-")
+            check_estimates(shown, part)
 
 
-def test_pareto_in_units_of_the_axes():
+def test_accuracy_differences_on_one_axis():
+    tasks = ["facts", "order", "all"]
+    against_dense = grid(pruner=NAMES, rows=[0, 900], against=["dense"], task=tasks)
+    frame = pd.concat([
+        grid(pruner=["dense"], rows=[900], against=["dense"], task=tasks), against_dense,
+        grid(pruner=["moreau"], rows=[0, 900], against=["taylor"], task=tasks),
+    ], ignore_index=True)  # fmt: skip
+    frame = estimated(frame)
+    upper, lower = (figure := recovery.accuracy_differences(frame, NOTE)).axes
+    assert (upper.get_title(), lower.get_title()) == ("minus dense", "minus taylor") and words(figure) == [NOTE]
+    assert lower.get_xlabel() == "difference of accuracy (points)" and upper.get_xlim() == lower.get_xlim()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["dense", *NAMES, "before LoRA", "after LoRA"]
+    for axis, against, count in ((upper, "dense", 5), (lower, "taylor", 2)):
+        assert ticks(axis, "y") == ["facts", "order of\ntwo sentences", "all items"] and levels(axis, across=True) == [
+            0
+        ]
+        assert len(axis.containers) == count
+        part = frame[(frame["against"] == against) & (frame["pruner"] == "moreau") & (frame["rows"] == 900)]
+        shown = points(axis, across=True)["moreau"]  # the last of that name, filled
+        assert shown.face == shown.look[0] and shown.places == pytest.approx(-np.arange(3) + shown.places[0])
+        check_estimates(shown, part)
+    hollow = [c.lines[0].get_markerfacecolor() for c in upper.containers]
+    assert hollow.count("white") == 2
+
+
+def test_models_without_a_look_are_refused():
+    frame = estimated(grid(pruner=["mystery"], corpus=CORPORA, rows=[0, 128]))
+    with pytest.raises(StudyError, match="'mystery' is not registered"):
+        recovery.over_rows(frame, NOTE)
+
+
+def test_pareto_begins_at_the_dense_model():
     frame = measured(grid(pruner=NAMES, ratio=[0.1, 0.4], seed=SEEDS), 20, 90, "perplexity")
-    for name, most in (("parameters", 150e6), ("macs", 20e9), ("decode_s", 1.5)):
+    for name, most in (("parameters", 150e6), ("macs", 20e9)):
         frame[name] = most * (1 - frame["ratio"])
-    dense = pd.Series({"parameters": 150e6, "macs": 20e9, "decode_s": 1.5, "perplexity": 15.0})
+    dense = pd.Series({"parameters": 150e6, "macs": 20e9, "perplexity": 15.0})
     figure = recovery.pareto(frame, dense, NOTE)
-    labels = ["parameters (millions)", "multiply-accumulates,\n128 tokens (billions)", "seconds for 32 tokens"]
-    assert [axis.get_xlabel() for axis in figure.axes] == labels and figure.axes[0].get_ylabel() == "perplexity"
-    assert sorted(legend(figure.axes[2])) == sorted([*NAMES, "dense"]) and words(figure) == [NOTE]
-    for axis, most in zip(figure.axes, (150, 20, 1.5)):
-        assert axis.get_yscale() == "log"
+    labels = ["parameters (millions)", "multiply-accumulates,\n128 tokens (billions)"]
+    assert [axis.get_xlabel() for axis in figure.axes] == labels
+    assert figure.axes[0].get_ylabel() == "perplexity (log scale)"
+    assert sorted(legend(figure.axes[1])) == sorted([*NAMES, "dense"]) and words(figure) == [NOTE]
+    for axis, most in zip(figure.axes, (150, 20)):
         x, y = curves(axis)["dense"]
-        assert x == pytest.approx([most]) and list(y) == [15]
+        assert axis.get_yscale() == "log" and x == pytest.approx([most]) and list(y) == [15]
         for name in NAMES:
             shown = points(axis)[name]
-            assert shown.places == pytest.approx(most * np.array([0.9, 0.6]))
-            check_three_seeds(shown, frame[frame["pruner"] == name], "ratio", "perplexity")
+            assert shown.places == pytest.approx(most * np.array([1, 0.9, 0.6]))
+            assert shown.mean[0] == shown.low[0] == shown.high[0] == 15
+            pruned = type(shown)(*(getattr(shown, part)[1:] for part in ("places", "mean", "low", "high")), "", "", "")
+            check_three_seeds(pruned, frame[frame["pruner"] == name], "ratio", "perplexity")
 
 
 def test_recovery_curves_leave_out_steps_without_a_measurement():
-    frame = measured(grid(pruner=NAMES, step=[0, 1, 2], seed=SEEDS), 1, 3, "validation_loss")
+    frame = measured(grid(pruner=NAMES, step=[0, 1, 2], seed=SEEDS), 20, 30, "validation_loss")
     frame.loc[frame["step"] == 1, "validation_loss"] = np.nan
     (axis,) = (figure := recovery.recovery_curves(frame, NOTE)).axes
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("LoRA step", "validation loss (nats a token)")
@@ -57,25 +105,8 @@ def test_recovery_curves_leave_out_steps_without_a_measurement():
         check_three_seeds(shown, part, "step", "validation_loss")
 
 
-def test_before_and_after_with_dense_and_chance_levels():
-    tasks, dense, chance = ["facts", "agreement"], {"facts": 0.7, "agreement": 0.9}, {"facts": 0.25}
-    frame = measured(grid(pruner=NAMES, task=tasks, state=["recovered", "pruned"], seed=SEEDS), 0.3, 0.8, "value")
-    figure = recovery.before_after(frame, "value", "task", "accuracy", dense, NOTE, chance)
-    assert [axis.get_title() for axis in figure.axes] == tasks and figure.axes[0].get_ylabel() == "accuracy"
-    assert legend(figure.axes[1]) == NAMES and words(figure) == [NOTE]
-    assert levels(figure.axes[0]) == [0.7, 0.25] and words(figure.axes[0]) == ["dense", "chance"]
-    assert levels(figure.axes[1]) == [0.9] and words(figure.axes[1]) == ["dense"]
-    for axis, task in zip(figure.axes, tasks):
-        assert ticks(axis) == ["pruned", "recovered"]
-        for offset, (name, shown) in zip((-0.05, 0.05), points(axis).items()):
-            assert shown.places == pytest.approx(np.arange(2) + offset)
-            part = frame[(frame["pruner"] == name) & (frame["task"] == task)]
-            check_three_seeds(shown, part, "state", "value", ["pruned", "recovered"])
-
-
-def test_corpora_have_their_titles():
-    frame = measured(
-        grid(pruner=NAMES, corpus=CORPORA, state=["pruned", "recovered"], seed=SEEDS), 20, 90, "perplexity"
-    )
-    figure = recovery.before_after(frame, "perplexity", "corpus", "perplexity", dict.fromkeys(CORPORA, 12.0), NOTE)
-    assert [axis.get_title() for axis in figure.axes] == TITLES and levels(figure.axes[0]) == [12]
+def test_lora_seeds_of_a_sample_are_averaged_before_the_interval():
+    once = measured(grid(pruner=NAMES, step=[0, 2], seed=SEEDS), 20, 30, "validation_loss")
+    twice = pd.concat([once.assign(validation_loss=once["validation_loss"] + move) for move in (-0.1, 0.1)])
+    first, second = (points(recovery.recovery_curves(frame, NOTE).axes[0])["moreau"] for frame in (once, twice))
+    assert first.low == pytest.approx(second.low) and first.mean == pytest.approx(second.mean)

@@ -56,6 +56,7 @@ def parameters(model: str) -> dict:
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
         "rows": [10, 20], "long_rows": 10, "long_length": 2048, "moreau_rows": [10], "averaged_rows": 20,
         "solver_steps": [1, 5], "traced": 2, "lipschitz_seeds": [0], "corrected": True,
+        "share": 0.3, "shares": [0.1, 0.3], "lrs": [3e-4, 1e-3], "lora_seeds": [0, 1],
         "title": "a parameter without a rule", "micro_batch_size": 2, "prompts": ["Why?"],
     }  # fmt: skip
 
@@ -92,7 +93,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"calibration": "alpaca-demo"}, "unknown corpus 'alpaca-demo'; known: .*sotu-early"),
         ({"corpora": ["wiki", "wikitext"]}, "unknown corpus 'wikitext'; known: .*wikitext2"),
         ({"instructions": "wiki"}, "unknown corpus 'wiki'; known: alpaca-cleaned, alpaca-demo"),
-        ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, arc_challenge, arc_easy"),
+        ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, agreement_far"),
         ({"changes": ["int3"]}, "unknown change 'int3'; known: bfloat16"),
         ({"common_changes": ["corpus-brown"]}, "unknown corpus 'brown'; known: "),
         ({"crossed": [3]}, "crossed: at least two seeds are needed, not"),

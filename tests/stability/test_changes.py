@@ -77,7 +77,7 @@ def test_settings_reach_the_pruner(study):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *[(name, f"unknown change '{name}'; known: bfloat16, .*pruned-RATIO") for name in ("int3", "tuned")],
+        *[(name, f"unknown change '{name}'; known: bfloat16, .*pruned-SHARE") for name in ("int3", "tuned")],
         *[(f"noise{sigma}", "needs a finite number > 0 after its dash") for sigma in ("", "-x", "-0", "-inf", "-nan")],
         ("bfloat16-7", "unknown change 'bfloat16-7'; known: bfloat16, .*noise-SIGMA"),
         *[
@@ -85,7 +85,7 @@ def test_settings_reach_the_pruner(study):
             for kind in ("samples", "length")
             for n in ("x", "1", "")
         ],
-        *[(f"pruned-{ratio}", r"needs a ratio in \(0, 1\)") for ratio in ("0", "1", "some", "nan")],
+        *[(f"pruned-{ratio}", r"needs a share in \(0, 1\)") for ratio in ("0", "1", "some", "nan")],
         ("corpus-brown", "unknown corpus 'brown'; known: .*sotu-early"),
         ("corpus-alpaca-demo", "unknown corpus 'alpaca-demo'"),
     ],
