@@ -181,8 +181,6 @@ def _typed(what: str, value, default):
         wanted, got = type(default).__name__, type(value).__name__
         raise StudyError(f"{what} must be {wanted} (such as {default!r}), not {got} ({value!r})")
     if isinstance(default, list) and default:
-        if not value:
-            raise StudyError(f"{what} must not be empty")
         return [_typed(f"element {i} of {what}", element, default[0]) for i, element in enumerate(value)]
     return value
 
