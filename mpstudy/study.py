@@ -199,10 +199,9 @@ class Study:
 
     def perplexity(self, model) -> dict[str, dict]:
         """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluation.perplexity.perplexity`)."""
-        found = {}
+        found, step = {}, self._step("perplexity", (perplexity.perplexity,), models=(model,))
         for name, windows in self.texts.items():
-            step = self._step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows)
-            found[name] = cached_json(step, partial(perplexity.perplexity, model, windows))
+            found[name] = cached_json(step.on(windows), partial(perplexity.perplexity, model, windows))
         return found
 
     def losses(self, model) -> list[np.ndarray]:

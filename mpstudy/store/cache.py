@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
@@ -74,6 +74,12 @@ class Step:
     def path(self, suffix: str) -> Path:
         """Where the result lies, or what stands beside it with another ``suffix``."""
         return folder() / self.kind / (self.key + suffix)
+
+    def on(self, tokens: Iterable[torch.Tensor]) -> "Step":
+        """The same on other ``tokens``, of the same models as they are now, which are digested once."""
+        other = replace(self, tokens=tokens)
+        vars(other)["model_digests"] = self.model_digests
+        return other
 
     @cached_property
     def model_digests(self) -> list[dict]:

@@ -94,6 +94,15 @@ def test_every_part_of_the_key_counts(other):
     assert compute.calls == 2
 
 
+def test_a_step_on_other_tokens_digests_its_models_once(monkeypatch):
+    models, digested = (tiny_model(),), []
+    monkeypatch.setattr(cache, "model_digest", lambda model: digested.append(model) or digests.model_digest(model))
+    first = step(models=models)
+    others = [first.on(tokens(count)).key for count in (1, 2)]
+    assert len(digested) == 1
+    assert others == [step(models=models, tokens=tokens(count)).key for count in (1, 2)]
+
+
 def emulated(model):
     model.arithmetic = "bfloat16"
     return model
