@@ -5,11 +5,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import StudyError
-from ..pruners import PRUNERS
 from ..stability.changes import Change
 from ..stability.perturb import PERTURBATIONS
 from ..stats import summarise
-from .look import COLUMN, FULL, look, points, present, stamp
+from .look import COLUMN, FULL, look, look_of, points, present, stamp
 
 MEASURES = {
     "traded": "units traded (%)",
@@ -95,7 +94,7 @@ def by_method(frame: pd.DataFrame, note: str):
         scale = 100 if measure == "traded" else 1
         for row in frame[frame["measure"] == measure].to_dict("records"):
             bars = [[scale * (row["estimate"] - row["low"])], [scale * (row["high"] - row["estimate"])]]
-            details = _thin(_look_of(row["method"]))
+            details = _thin(look_of(row["method"]))
             axis.errorbar(scale * row["estimate"], methods.index(row["method"]), xerr=bars, linestyle="none", **details)
         axis.set_xlabel(MEASURES[measure])
         axis.grid(axis="y", color="0.92")
@@ -134,13 +133,6 @@ def _clipped(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _percent_ticks(axis) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:g}")
-
-
-def _look_of(method: str) -> dict:
-    """The look of a pruner; that of the one it varies, with an open marker, for a name such as "taylor, more data"."""
-    base = method.partition(",")[0]
-    details = look(base) if base in PRUNERS else dict(_FORMAT)
-    return details | ({} if base == method else {"markerfacecolor": "white"})
 
 
 def _label(source: str) -> str:

@@ -67,6 +67,13 @@ def look(pruner: str) -> dict:
     return drawn(PRUNERS.look(pruner))
 
 
+def look_of(method: str) -> dict:
+    """The look of a method: that of its pruner, with white markers for a name such as "taylor, 7 times the data"."""
+    pruner, _, special = method.partition(", ")
+    check_registered([pruner], PRUNERS)
+    return look(pruner) | {"label": method} | ({"markerfacecolor": "white"} if special else {})
+
+
 def drawn(look: Look) -> dict:
     """A look in matplotlib's words."""
     return {"color": look.colour, "marker": look.marker, "markersize": 4, "label": look.label}

@@ -38,6 +38,14 @@ def test_every_pruner_has_the_look_of_its_registration(name):
     assert look.look(name) == {"color": own.colour, "marker": own.marker, "markersize": 4, "label": name}
 
 
+def test_a_method_looks_like_its_pruner_with_white_markers_for_what_sets_it_apart():
+    plain, special = look.look_of("taylor"), look.look_of("taylor, 7 times the data")
+    assert plain == look.look("taylor")
+    assert special == plain | {"label": "taylor, 7 times the data", "markerfacecolor": "white"}
+    with pytest.raises(StudyError, match="pruner 'mine' is not registered"):
+        look.look_of("mine, more data")
+
+
 def test_pruners_come_in_the_order_of_the_study_not_of_the_frame():
     assert look.present(pd.DataFrame({"pruner": ["moreau", "l1", "taylor", "l1"]})) == ["l1", "taylor", "moreau"]
 
