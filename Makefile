@@ -55,8 +55,9 @@ data: $(READY) ## Fetch the model and the texts, check them against data/MANIFES
 reproduce: data ## Run PROFILE anew beside its report and compare every number; goes on where it stopped
 	$(RUN) reproduce --profile $(PROFILE) $(SEED_OPTION) --jobs $(JOBS)
 
-report: data ## Write the report of PROFILE: run what is missing or has changed
+report: data ## Write the report of PROFILE: run what is missing or has changed; then README's findings
 	$(RUN) report --profile $(PROFILE) $(SEED_OPTION) --jobs $(JOBS)
+	$(RUN) claims --write
 
 smoke: data ## Run a small version of the whole study in minutes
 	$(RUN) report --profile smoke $(SEED_OPTION) --jobs $(JOBS)

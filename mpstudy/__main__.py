@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from . import __version__
-from .cli import model, prune, runner
+from .cli import claims, model, prune, runner
 from .errors import StudyError
 
 EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are imported
@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     runner.add_commands(commands)
+    claims.add_commands(commands)
     model.add_commands(commands)
     prune.add_commands(commands)
     options = parser.parse_args(arguments)

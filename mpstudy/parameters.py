@@ -5,16 +5,17 @@ an int may stand for a float. The description of a type is its rule in words, wh
 (layers, pruners, corpora, tasks) stand in :mod:`mpstudy.runner.checks`.
 """
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from .errors import StudyError
 
 Item = TypeVar("Item")
 
 
-def checked(kind, name: str, value):
+def checked(kind: Any, name: str, value: Any) -> Any:
     """``value`` as ``kind``, one of the types below, or a :class:`StudyError` that names parameter, value and rule."""
     adapter = TypeAdapter(kind)
     try:
@@ -29,11 +30,11 @@ def checked(kind, name: str, value):
     raise StudyError(f"{name} must be {allowed}, not {first['input']!r}")
 
 
-def _whole(least: int):
+def _whole(least: int) -> FieldInfo:
     return Field(strict=True, ge=least, description=f"a whole number of at least {least}")
 
 
-def _number(words: str, **bounds):
+def _number(words: str, **bounds: Any) -> FieldInfo:
     return Field(strict=True, allow_inf_nan=False, description=words, **bounds)
 
 
@@ -52,7 +53,7 @@ Table = Annotated[dict, Field(strict=True, description="`key: value` lines")]
 Entries = Annotated[list, Field(strict=True, min_length=1, description="a list with at least one entry")]
 
 
-def _listed(values) -> list:
+def _listed(values: object) -> list:
     if not isinstance(values, (list, tuple)):
         raise StudyError(f"a list is needed, not {values!r}")
     return list(values)

@@ -16,12 +16,16 @@ import math
 import os
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from . import memory
 from .errors import StudyError
 from .store.paths import REPORTS
+
+Item = TypeVar("Item")
 
 _EVERY = 0.25  # seconds between two progress lines of one stage
 
@@ -60,32 +64,33 @@ class Recorder:
         self.figures, self.tables = self.work / "figures", self.work / "tables"
         self.progress_file = self.work / "progress.jsonl"
         self.interactive = profile == "interactive"
-        self._stages, self._tables = [], {}
+        self._stages: list[dict[str, Any]] = []
+        self._tables: dict[str, dict] = {}
         for folder in (self.figures, self.tables):
             folder.mkdir(exist_ok=True)
         self.progress_file.write_text("", encoding="utf-8")
 
-    def track(self, iterable, stage: str, total: int | None = None):
+    def track(self, iterable: Iterable[Item], stage: str, total: int | None = None) -> Iterator[Item]:
         """Yield from ``iterable`` while the runner's terminal shows how far it is; one line at the end."""
         if total is None and hasattr(iterable, "__len__"):
-            total = len(iterable)
+            total = len(iterable)  # type: ignore[arg-type]
         with self._timed(stage, total) as step:
             for item in iterable:
                 yield item
                 step()
 
     @contextmanager
-    def stage(self, name: str):
+    def stage(self, name: str) -> Iterator[None]:
         """Time a block that has no steps to count."""
         with self._timed(name, None):
             yield
 
-    def counting(self, stage: str, total: int):
+    def counting(self, stage: str, total: int) -> AbstractContextManager[Callable[[], None]]:
         """A block that counts its own steps: ``with run.counting("LoRA", 40) as step: ... step()``."""
         return self._timed(stage, total)
 
     @contextmanager
-    def _timed(self, stage: str, total: int | None):
+    def _timed(self, stage: str, total: int | None) -> Iterator[Callable[[], None]]:
         begin, shown, done = time.perf_counter(), -math.inf, 0
 
         def tell(event: str) -> None:
@@ -112,7 +117,7 @@ class Recorder:
             self._stages.append({"name": stage, "seconds": round(seconds, 2), "items": done or None})
             print(f"{stage}: {f'{done} in ' if done else ''}{seconds:.{0 if seconds >= 10 else 1}f} s")
 
-    def table(self, name: str, rows, units: dict[str, str] | None = None) -> None:
+    def table(self, name: str, rows: Any, units: dict[str, str] | None = None) -> None:
         """Keep a tidy table: a DataFrame or a list of dicts with the same columns, one observation a row.
 
         ``units`` says what the numbers of a column mean. Values are text, numbers, booleans or None; scalars
@@ -158,7 +163,7 @@ class Recorder:
             raise StudyError(f"no finished run {name!r} in {self.reports.name}; finished: {known}")
         return json.loads(file.read_text(encoding="utf-8"))
 
-    def frame(self, name: str, table: str):
+    def frame(self, name: str, table: str) -> Any:
         """A table of another run as a pandas DataFrame."""
         import pandas as pd
 
@@ -179,7 +184,7 @@ class Recorder:
         file.write_text(json.dumps(record, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
-def _plain(value, where: str):
+def _plain(value: Any, where: str) -> str | float | None:
     """``value`` as something JSON can hold."""
     if hasattr(value, "item") and getattr(value, "shape", None) in ((), None):
         value = value.item()

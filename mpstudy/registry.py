@@ -7,8 +7,11 @@ record of the function below it, and the statement ``FAMILIES.add("llama", recor
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from .errors import StudyError, check_choice
+
+Function = TypeVar("Function", bound=Callable)
 
 # seaborn's palette "colorblind", and a colour of Tol's "muted" that no form of colour blindness takes for one of them.
 BLUE, ORANGE, GREEN, VERMILLION, PINK = "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"
@@ -31,18 +34,20 @@ class Registry(Mapping):
     """
 
     def __init__(self, kind: str, record: Callable | None = None):
-        self.kind, self._record, self._records = kind, record, {}
+        self.kind = kind
+        self._record: Any = record
+        self._records: dict[str, Any] = {}
 
-    def register(self, name: str, **facts) -> Callable:
+    def register(self, name: str, **facts: Any) -> Callable[[Function], Function]:
         """A decorator that registers a function under ``name`` and gives it back as it is."""
 
-        def decorate(function: Callable) -> Callable:
+        def decorate(function: Function) -> Function:
             self.add(name, self._record(function, **facts))
             return function
 
         return decorate
 
-    def add(self, name: str, record) -> None:
+    def add(self, name: str, record: Any) -> None:
         """Register ``record``. A name or a look that is taken raises :class:`StudyError`."""
         if name in self._records:
             raise StudyError(f"{self.kind} {name!r} is registered already; choose another name")
@@ -73,11 +78,11 @@ class Registry(Mapping):
         """The looks that names were registered with."""
         return {name: record.look for name, record in self.items() if getattr(record, "look", None)}
 
-    def __getitem__(self, name: str):
+    def __getitem__(self, name: str) -> Any:
         check_choice(self.kind, name, self._records)
         return self._records[name]
 
-    def __contains__(self, name) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._records
 
     def __iter__(self) -> Iterator[str]:

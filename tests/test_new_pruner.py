@@ -82,16 +82,18 @@ def test_it_goes_through_a_notebook(package, tmp_path):
     model = tiny_folder(tmp_path / "tiny")
     parameters = {
         "model": model, "layers": "0-1", "samples": 2, "length": 16, "corpora": "[wiki]", "window": 32, "windows": 2,
-        "ratios": "[0.2]", "pruners": f"[taylor,{NAME}]", "rhos": "[0.05]", "max_steps": 3, "seeds": "[0,1]",
+        "shares": "[0.2]", "pruners": f"[taylor,{NAME}]", "budget": 2, "seeds": "[0,1]",
     }  # fmt: skip
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
     run(package, "run", "20_moreau_pruning", *given, "--reports", tmp_path / "reports")
     result = json.loads((tmp_path / "reports/custom/results/20_moreau_pruning.json").read_text())
     perplexity = pd.DataFrame(result["tables"]["perplexity"]["rows"])
-    assert perplexity.groupby("pruner")["seed"].apply(list).to_dict() == {"taylor": [0, 1], NAME: [0, 1]}
+    found = perplexity.groupby("method")["seed"].apply(list).to_dict()
+    assert {method: found[method] for method in BOTH} == {"taylor": [0, 1], NAME: [0, 1]}
     assert (perplexity["perplexity"] > 1).all()
     page = (tmp_path / "reports/custom/20_moreau_pruning.ipynb").read_text()
-    assert f"| {NAME} | 20% |" in page and "image/png" in page
+    assert NAME in {row["method"] for row in result["tables"]["gaps"]["rows"]}
+    assert NAME in page and "image/png" in page
 
 
 # --- Figures and tables ------------------------------------------------------------------------------------------
@@ -110,6 +112,12 @@ def frame(value: str | tuple[str, ...], **columns) -> pd.DataFrame:
     return measured(grid(pruner=BOTH, **columns), 0.1, 0.9, *([value] if isinstance(value, str) else value))
 
 
+def methods(value, *others: str, **columns) -> pd.DataFrame:
+    """The same with methods in place of pruners, some more of them."""
+    values = [value] if isinstance(value, str) else value
+    return measured(grid(method=[*BOTH, *others], **columns), 0.1, 0.9, *values)
+
+
 DENSE = pd.Series({"parameters": 1e8, "macs": 1e10, "perplexity": 12.0})
 DRAWN = {
     "baselines.over_sparsity": lambda draw: draw(
@@ -117,31 +125,34 @@ DRAWN = {
         {"wiki": 12.0}, NOTE,
     ),
     "baselines.error_by_layer": lambda draw: draw(
-        frame("error", linear=["a.q_proj", "a.o_proj"], layer=[1, 2]).rename(columns={"pruner": "method"}), NOTE
+        methods("error", "sparsegpt", linear=["a.q_proj", "a.o_proj"], layer=[1], seed=SEEDS), NOTE
+    ),
+    "cost.table_one": lambda draw: draw(
+        frame("estimate", share=[0.1, 0.2], corpus=["wiki"]).assign(low=0.0, high=1.0),
+        grid(share=[0.1, 0.2], corpus=["wiki"]).assign(estimate=0.5, low=0.4, high=0.6), NOTE,
+    ),
+    "cost.spread": lambda draw: draw(
+        frame("change", corpus=["wiki"], seed=SEEDS).rename(columns={"pruner": "method"}), NOTE
+    ),
+    "cost.steady_and_good": lambda draw: draw(
+        frame(("traded", "perplexity"), corpus=["wiki"]).rename(columns={"pruner": "method"}).assign(
+            traded_low=0.0, traded_high=1.0, low=0.05, high=1.0
+        ), NOTE,
     ),
     "envelope.lipschitz": lambda draw: draw(
         frame(("ratio", "bound"), quantity=["gradient", "scores"], move=["noise"], seed=SEEDS), NOTE
     ),
-    "instability.dose_response": lambda draw: draw(
-        frame(("jaccard", "chance"), kind=["noise"], dose=[0.1, 0.2], seed=SEEDS), NOTE
+    "instability.by_method": lambda draw: draw(
+        methods("estimate", measure=["traded"]).assign(low=0.0, high=1.0), NOTE
     ),
-    "instability.by_change": lambda draw: draw(frame(("jaccard", "chance"), change=["sample"], seed=SEEDS), NOTE),
-    "instability.over_ratio": lambda draw: draw(
-        frame("corrected", change=["sample"], ratio=[0.1], seed=SEEDS), NOTE
+    "instability.traded": lambda draw: draw(
+        frame("estimate", panel=["formats"], change=["bf16"]).assign(low=0.0, high=1.0), NOTE
     ),
-    "instability.variance_shares": lambda draw: draw(
-        frame("share", source=["noise", "rest"]).assign(low=0.0, high=1.0), NOTE
+    "pruning.against_taylor": lambda draw: draw(
+        methods(("estimate", "low", "high"), corpus=["wiki"], share=[0.1, 0.2]), NOTE
     ),
-    "instability.stability_and_quality": lambda draw: draw(
-        frame(("jaccard", "kl", "change_percent"), change=["sample"], seed=SEEDS), NOTE
-    ),
-    "instability.steady_and_good": lambda draw: draw(frame(("jaccard", "perplexity_wiki")), ["wiki"], NOTE),
-    "pruning.over_ratio": lambda draw: draw(
-        frame("perplexity", corpus=["wiki"], ratio=[0.1], seed=SEEDS), {"wiki": 12.0}, NOTE
-    ),
-    "pruning.by_layer": lambda draw: draw(
-        frame("jaccard", kind=["mlp"], layer=[1, 2], seed=SEEDS), "jaccard", "Jaccard index", NOTE
-    ),
+    "pruning.over_compute": lambda draw: draw(methods(("nll", "gradients"), corpus=["wiki"], seed=SEEDS), NOTE),
+    "pruning.by_layer": lambda draw: draw(methods(("jaccard_taylor", "chance"), layer=[1, 2], seed=SEEDS), NOTE),
     "recovery.over_rows": lambda draw: draw(
         frame("estimate", corpus=["wiki"], rows=[0, 128]).assign(low=0.0, high=1.0), NOTE
     ),
@@ -153,7 +164,8 @@ DRAWN = {
     ),
     "recovery.recovery_curves": lambda draw: draw(frame("validation_loss", step=[0, 1], seed=SEEDS), NOTE),
 }  # fmt: skip
-WITHOUT = {"envelope.convergence", "envelope.variants", "pruning.against_taylor", "baselines.look"}  # of named pruners
+WITHOUT = {"envelope.convergence", "envelope.variants", "baselines.look", "claims.forest"}  # of named pruners
+WITHOUT |= {"instability.doses", "instability.sources"}
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -170,7 +182,8 @@ def test_every_figure_draws_it(name, registered):
 
 
 def test_no_figure_is_forgotten():
-    modules = (figures.baselines, figures.envelope, figures.instability, figures.pruning, figures.recovery)
+    chapters = ("baselines", "claims", "cost", "envelope", "instability", "pruning", "recovery")
+    modules = [getattr(figures, chapter) for chapter in chapters]
     public = {
         f"{module.__name__.rpartition('.')[2]}.{name}"
         for module in modules

@@ -7,19 +7,24 @@ import sys
 
 import pytest
 
-from mpstudy.store.paths import ROOT
+from mpstudy.runner.claims import load_claims
+from mpstudy.runner.findings import block, findings, quoted
+from mpstudy.store.paths import REPORTS, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-
-
-def test_there_are_four_examples():
-    assert len(EXAMPLES) == 4
+PRINTED = {  # on two numbers of threads and two sets of instructions within 3e-6 of the value
+    "model": [0.063944, 30.7099],  # residual, perplexity
+    "pruner": [31.1610],
+    "perturbation": [0.897331],
+    # two means with their intervals, the index by chance (0.2^2 / (2 * 0.2 - 0.2^2) = 1 / 9), effect, p = 2 / 2^8
+    "masks": [0.891096, 0.884233, 0.896898, 0.586602, 0.580504, 0.591195, 0.111102, 25.46894, 2 / 2**8],
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", EXAMPLES, ids=["model", "pruner", "perturbation", "masks"])
-def test_example_runs_and_prints_finite_numbers(source, tmp_path):
+@pytest.mark.parametrize("source, printed", list(zip(EXAMPLES, PRINTED.values(), strict=True)), ids=PRINTED)
+def test_example_runs_and_prints_its_numbers(source, printed, tmp_path):
     script = tmp_path / "example.py"
     script.write_text(source, encoding="utf-8")
     environment = os.environ | {"MPSTUDY_COMPUTED": str(tmp_path / "computed"), "HF_HUB_OFFLINE": "1"}
@@ -27,8 +32,16 @@ def test_example_runs_and_prints_finite_numbers(source, tmp_path):
         [sys.executable, script], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
-    numbers = [float(text) for text in done.stdout.split()]
-    assert numbers and all(0 < number < 1e4 for number in numbers)
+    assert [float(text) for text in done.stdout.split()] == pytest.approx(printed, rel=0.01)
+
+
+def test_the_findings_are_what_the_committed_results_give():
+    """Until results hold contrasts, README keeps the findings of the report before."""
+    found = block(ROOT / "README.md")
+    if found is None:
+        assert "What the committed run found" in README
+    else:
+        assert found == findings(load_claims(), REPORTS / quoted(REPORTS)).markdown()
 
 
 def test_links_of_the_readme_exist():

@@ -13,16 +13,20 @@ from .inputs import add_command, study_command
 _REPRODUCE = """
 Execute a profile anew beside its report and compare every number.
 
-The new run goes to reports/reproduced/<profile>; the report itself is only read.
+The new run goes to reports/reproduced/<profile>, with other seeds to a folder of
+theirs beside it; the report itself is only read.
 What is finished is skipped, so a run that was interrupted, even by force, goes on
 where it stopped. Ends with a comparison: how many numbers are equal, within the
 tolerance that the profile states, or outside it, and a page that shows both sides.
 Exit code 1 if one is outside. --quick executes an affordable part and compares it
-with the same rows of the report.
+with the same rows of the report. --only writes a page of its own. --claim executes
+only what one claim of notebooks/claims.yaml needs, and says its verdict in the
+report and here.
 
 examples:
   python -m mpstudy reproduce                          the laptop profile
   python -m mpstudy reproduce --quick                  the part of it that takes minutes
+  python -m mpstudy reproduce --claim sign-error       what one claim needs
   python -m mpstudy reproduce --only 20_moreau_pruning one run and those it reads
   python -m mpstudy reproduce --seeds 1                seed 0 of every run
   python -m mpstudy reproduce --again                  execute all of it once more
@@ -39,7 +43,7 @@ examples:
   python -m mpstudy report --profile smoke             the smallest one
   python -m mpstudy report --seeds 10                  seeds 0 to 9 in every run
   python -m mpstudy report --only 20_moreau_pruning    one run and those it reads
-  python -m mpstudy report --again                     forget finished results first
+  python -m mpstudy report --again                     finished runs too
 """
 _RUN = """
 Execute one notebook with parameters of your own.
@@ -58,10 +62,15 @@ Give stale results today's fingerprint where nothing that they compute has chang
 
 Executes the affordable part of the profile (as reproduce --quick does) and compares
 it to the last bit, timings apart, with the report, or with --against FOLDER: results
-of the same part that the earlier code gave on this machine. Only if every number is
+of the same part that the report's code gave on this machine. Only if every number is
 equal are the stale runs stamped; they keep the old fingerprint, the commit that they
 were computed under and what was checked, in their files and on the page. Runs
 without an affordable part stay stale: `report` executes them.
+
+Refused, before the part is executed: uncommitted changes of the code; other
+parameters, inputs, versions, threads or device than the result has, or than those of
+--against; other numbers in a run that was read; changed code that the part does not
+reach; results of --against that other code than the report's gave.
 
 examples:
   python -m mpstudy adopt
@@ -112,6 +121,7 @@ def _add_reproduce(commands) -> None:
     about = "execute a profile anew and compare it with its report"
     parser = add_command(commands, "reproduce", about, _REPRODUCE, _reproduce)
     parser.add_argument("--quick", action="store_true", help="execute only the affordable part")
+    parser.add_argument("--claim", metavar="ID", help="execute only what one claim needs")
     _add_work(parser)
 
 
@@ -166,14 +176,15 @@ def _add_profile(parser, default: str = "laptop") -> None:
 
 
 def _add_jobs(parser) -> None:
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once; they share the threads (default: 1)")
+    about = "runs at once; each has the profile's threads, so N need N times as many cores (default: 1)"
+    parser.add_argument("--jobs", type=int, default=1, help=about)
 
 
 @study_command
 def _reproduce(options) -> int:
     from ..runner.reproduce import reproduce
 
-    return 0 if reproduce(options.profile, quick=options.quick, **_work(options)) else 1
+    return 0 if reproduce(options.profile, quick=options.quick, claim=options.claim, **_work(options)) else 1
 
 
 @study_command
@@ -212,7 +223,8 @@ def _run(options) -> None:
         profile = load_profile(options.profile)
     if run.name in [planned.name for planned in profile.runs]:
         raise StudyError(f"{run.name!r} is a run of the profile {profile.name} itself; choose another --name")
-    run_profile(replace(profile, runs=(run,), reference_seconds=0.0), options.reports.resolve())
+    profile = replace(profile, runs=(*profile.runs, run), reference_seconds=0.0)
+    run_profile(profile, options.reports.resolve(), only=run.name)
     print_page(options.reports, profile.name)
 
 
@@ -244,17 +256,18 @@ def _status(options) -> None:
 
 @study_command
 def _html(options) -> None:
+    from ..runner.claims import load_claims
     from ..runner.pages import rebuild
+    from ..runner.profiles import load_profile
+    from ..runner.status import outdated
 
     folders = sorted(path.parent.name for path in options.reports.glob("*/results"))
     check_choice("report", options.profile, folders)
-    print(f"report: {rebuild(options.reports / options.profile, _description(options.profile))}")
-
-
-def _description(profile: str) -> str:
-    from ..runner.profiles import load_profile
-
-    return load_profile(profile).description if (PROFILES / f"{profile}.yaml").is_file() else ""
+    home, profile, claims = options.reports / options.profile, None, load_claims(NOTEBOOKS)
+    if (PROFILES / f"{options.profile}.yaml").is_file():
+        profile = load_profile(options.profile)
+    more = (profile.description, outdated(profile, home)) if profile else ()
+    print(f"report: {rebuild(home, claims, *more)}")
 
 
 def _data(options) -> None:

@@ -3,6 +3,6 @@
 Each function takes a tidy frame and returns a matplotlib figure.
 """
 
-from . import baselines, envelope, instability, look, pruning, recovery, tables
+from . import baselines, claims, cost, data, envelope, instability, look, pruning, recovery, tables
 
-__all__ = ["baselines", "envelope", "instability", "look", "pruning", "recovery", "tables"]
+__all__ = ["baselines", "claims", "cost", "data", "envelope", "instability", "look", "pruning", "recovery", "tables"]

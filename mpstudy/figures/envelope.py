@@ -1,85 +1,138 @@
 """The figures of the envelope's notebook; look and conventions are those of :mod:`mpstudy.figures.look`."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ..stats import summarise
-from .look import CORPORA, FULL, dodge, points, present, stamp
+from .look import COLUMN, look, points, stamp
 
 _STYLES = {"spectral": "-", "plain": "--"}
+_MARKERS = "oDs"
 
 
-def convergence(traces: pd.DataFrame, tolerance: float, note: str):
-    """Prox residual over gradients: a panel a radius ``rho``, a colour a length in ``tokens``, a dash a ``solver``."""
+def convergence(traces: pd.DataFrame, tolerances: Sequence[float], note: str):
+    """``residual`` over ``gradients``: a colour a radius ``rho``, a dash a ``solver``, thick lines for longer rows.
+
+    ``traces``: also ``tokens`` of a row and ``seed``, a line each. ``tolerances`` are dotted levels.
+    """
     radii, lengths = sorted(set(traces["rho"])), sorted(set(traces["tokens"]))
-    colours = dict(zip(lengths, sns.color_palette("colorblind")))
-    figure, axes = plt.subplots(1, len(radii), figsize=(FULL, 2.5), layout="constrained", sharey=True, squeeze=False)
-    for axis, rho in zip(axes[0], radii):
-        for (length, solver, _), part in traces[traces["rho"] == rho].groupby(["tokens", "solver", "seed"], sort=False):
-            label, known = f"{solver}, rows of {length} tokens", axis.get_legend_handles_labels()[1]
-            look = {"color": colours[length], "linestyle": _STYLES[solver], "linewidth": 1}
-            axis.plot(part["gradients"], part["residual"], label=None if label in known else label, **look)
+    colours = dict(zip(radii, sns.color_palette("colorblind")))
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.8), layout="constrained")
+    for (rho, length, solver, _), part in traces.groupby(["rho", "tokens", "solver", "seed"], sort=False):
+        width = 1 if length == lengths[0] else 2
+        style = {"color": colours[rho], "linestyle": _STYLES[solver], "linewidth": width}
+        axis.plot(part["gradients"], part["residual"], **style)
+    for tolerance in tolerances:
         axis.axhline(tolerance, color="0.5", linestyle=":", linewidth=1)
-        axis.set(yscale="log", xlabel="gradients of the calibration loss", title=f"ρ = {rho:g}")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0][0].set_ylabel("relative prox residual")
-    axes[0][-1].legend()
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 1), "textcoords": "offset points"}
+        axis.annotate(f"{tolerance:g}", (1, tolerance), ha="right", fontsize=7, **place)
+    axis.set(yscale="log", xlabel="gradients of the calibration loss", ylabel="relative prox residual")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    names = [Line2D([], [], color=colours[rho], label=f"ρ = {rho:g}") for rho in radii]
+    names += [Line2D([], [], color="0.3", linestyle=_STYLES[s], label=s) for s in _STYLES if s in set(traces["solver"])]
+    names += [Line2D([], [], color="0.3", linewidth=2, label=f"rows of {length}") for length in lengths[1:]]
+    axis.legend(handles=names)
     stamp(figure, note)
     return figure
 
 
-def lipschitz(frame: pd.DataFrame, note: str):
-    """``ratio`` by ``move`` of the weights, pruners side by side, a panel a ``quantity``, the mean ``bound`` a line."""
-    order = list(dict.fromkeys(frame["move"]))
-    figure, axes = plt.subplots(1, 2, figsize=(FULL, 2.5), layout="constrained")
-    labels = {
-        "gradient": "‖change of gradient‖₂ /\n‖change of weights‖₂",
-        "scores": "‖change of scores‖₁ /\n‖change of weights‖₂",
-    }
-    for axis, (quantity, label) in zip(axes, labels.items()):
-        part = frame[frame["quantity"] == quantity]
-        pruners = present(part)
-        for offset, pruner in zip(dodge(len(pruners), 0.16), pruners):
-            rows = summarise(part[part["pruner"] == pruner], ["move"], "ratio")
-            points(axis, np.array([order.index(name) for name in rows["move"]]) + offset, rows, pruner, line=False)
-        bound = part.loc[part["pruner"] == "moreau", "bound"].mean()
-        axis.axhline(bound, color="0.5", linestyle=":", linewidth=1)
-        axis.annotate("bound", (0.99, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6.5)
-        axis.set(yscale="log", ylabel=label, xlabel="how the weights move", xlim=(-0.5, len(order) - 0.5))
-        axis.set_xticks(range(len(order)), order)
-    axes[0].legend(loc="center left")
-    stamp(figure, note)
-    return figure
-
-
-def variants(frame: pd.DataFrame, corpora: list[str], chance: float, note: str):
-    """Agreement with Taylor (left) and perplexity (right) of each ``variant``, one row each."""
-    order = list(dict.fromkeys(frame["variant"]))[::-1]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(FULL, 2.6), layout="constrained", sharey=True)
+def over_steps(frame: pd.DataFrame, note: str):
+    """A ``measure`` a line over the ``step`` of the solver, with ``estimate``, ``low`` and ``high``."""
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.5), layout="constrained")
     colours = sns.color_palette("colorblind")
-    columns = {"spearman_taylor": "rank correlation", "jaccard_taylor": "Jaccard index of masks"}
-    for axis, names in ((left, columns), (right, {f"perplexity_{c}": CORPORA.get(c, c) for c in corpora})):
-        for offset, colour, marker, (column, label) in zip((0.12, -0.12, 0), colours, "oDs", names.items()):
-            rows = summarise(frame, ["variant"], column).set_index("variant").loc[order]
-            errors = np.nan_to_num(np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])).clip(min=0)
-            look = {
-                "color": colour,
-                "marker": marker,
-                "markersize": 4,
-                "linestyle": "none",
-                "capsize": 2,
-                "label": label,
-            }
-            axis.errorbar(rows["mean"], np.arange(len(order)) + offset, xerr=errors, **look)
+    for colour, marker, (measure, rows) in zip(colours, _MARKERS, frame.groupby("measure", sort=False)):
+        details = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1, "capsize": 2, "label": measure}
+        axis.errorbar(rows["step"], rows["estimate"], yerr=_bars(rows), **details)
+    steps = sorted(set(frame["step"]))
+    axis.set(xscale="log", ylim=(0, 1.05), xlabel="steps of the prox solver", ylabel="Jaccard index of channels")
+    axis.set_xticks(steps, [str(step) for step in steps])
+    axis.minorticks_off()
+    axis.legend(loc="best")
+    stamp(figure, note)
+    return figure
+
+
+def over_radius(frame: pd.DataFrame, taylor: dict, note: str):
+    """Units traded between two samples over ``rho`` (per cent, ``estimate``, ``low``, ``high``), beside the
+    ``taylor`` row, to which Moreau's masks tend as rho goes to zero, as a band.
+    """
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
+    rows = frame.sort_values("rho").rename(columns={"estimate": "mean"})
+    points(axis, rows["rho"], rows, "moreau", line=True)
+    blue = look("taylor")["color"]
+    axis.axhspan(taylor["low"], taylor["high"], color=blue, alpha=0.2, linewidth=0)
+    axis.axhline(taylor["estimate"], color=blue, linewidth=1, label=look("taylor")["label"])
+    axis.set(xscale="log", xlabel="radius ρ of the envelope (weight² per nat)")
+    axis.set_ylabel("removed units traded\nbetween two samples (%)")
+    radii = list(rows["rho"])
+    axis.set_xticks(radii, [f"{rho:g}" for rho in radii])
+    axis.minorticks_off()
+    axis.legend(loc="best")
+    stamp(figure, note)
+    return figure
+
+
+def periods(frame: pd.DataFrame, note: str):
+    """The released code's steps: the ``loss`` (top) and the ``norm`` of the offset (below), a column a ``panel``.
+
+    ``frame``: also ``step`` and ``seed``, a line each, and ``limit``, the norm of an offset whose every element has the
+    size ``soft``, dotted.
+    """
+    panels = list(dict.fromkeys(frame["panel"]))
+    size = (COLUMN, 2.8)
+    figure, axes = plt.subplots(2, len(panels), figsize=size, layout="constrained", sharex=True, squeeze=False)
+    for (top, below), panel in zip(axes.T, panels):
+        part = frame[frame["panel"] == panel]
+        for _, rows in part.groupby("seed"):
+            for axis, column in ((top, "loss"), (below, "norm")):
+                axis.plot(rows["step"], rows[column], marker="o", markersize=2.5, linewidth=0.8, color="#0173b2")
+        below.axhline(part["limit"].iloc[0], color="0.4", linestyle=":", linewidth=1)
+        top.set_title(panel)
+        below.set(xlabel="step", ylim=(0, None))
+        below.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes[0][0].set_ylabel("loss (nats)")
+    axes[1][0].set_ylabel("norm of the offset")
+    place = {"xytext": (0, 1), "textcoords": "offset points", "fontsize": 7}
+    axes[1][0].annotate("soft · √N", (0, axes[1][0].lines[-1].get_ydata()[0]), **place)
+    stamp(figure, note)
+    return figure
+
+
+def variants(agreement: pd.DataFrame, quality: pd.DataFrame, chance: float, note: str):
+    """Each ``variant`` a row: its ``agreement`` with Taylor (top), its perplexity against Taylor's (below).
+
+    Both frames: ``variant``, ``measure`` (a colour each), ``estimate``, ``low`` and ``high``; ``quality`` in per cent
+    of perplexity (log). ``chance``: the Jaccard index of two random masks.
+    """
+    order = list(dict.fromkeys(agreement["variant"]))[::-1]
+    heights = [len(order), len(order) - 1]
+    size = (COLUMN, 1.2 + 0.21 * sum(heights))
+    figure, (top, below) = plt.subplots(2, 1, figsize=size, layout="constrained", height_ratios=heights)
+    for axis, frame in ((top, agreement), (below, quality)):
+        shown = [name for name in order if name in set(frame["variant"])]
+        groups = list(frame.groupby("measure", sort=False))
+        for offset, colour, marker, (measure, rows) in zip((0.15, -0.15, 0), sns.color_palette(), _MARKERS, groups):
+            places = np.array([shown.index(name) for name in rows["variant"]]) + offset
+            details = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "none", "capsize": 2}
+            axis.errorbar(rows["estimate"], places, xerr=_bars(rows), label=measure, **details)
+        axis.set_yticks(range(len(shown)), shown)
         axis.grid(axis="y", color="0.92")
         axis.legend(loc="best")
-    left.axvline(chance, color="0.5", linestyle=":", linewidth=1)
-    left.annotate("chance", (chance, 0.99), xycoords=("data", "axes fraction"), va="top", fontsize=6.5, rotation=90)
-    left.set_yticks(range(len(order)), order)
-    left.set_xlabel("agreement with Taylor")
-    right.set_xlabel("perplexity of the pruned model")
+    top.axvline(chance, color="0.5", linestyle=":", linewidth=1)
+    top.annotate("chance", (chance, 0.99), xycoords=("data", "axes fraction"), va="top", fontsize=7, rotation=90)
+    top.set_xlabel("agreement with Taylor")
+    below.axvline(0, color="0.5", linestyle=":", linewidth=1)
+    below.set_xlabel("perplexity against Taylor (log, %)")
     stamp(figure, note)
     return figure
+
+
+def _bars(rows: pd.DataFrame) -> np.ndarray:
+    """Lengths of the error bars below and above; none where there is no interval."""
+    errors = np.vstack([rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]]).astype(float)
+    return np.nan_to_num(errors).clip(min=0)

@@ -1,130 +1,151 @@
-"""The figures of the instability notebooks; look and conventions are those of :mod:`mpstudy.figures.look`."""
+"""The figures of the instability notebook; look and conventions are those of :mod:`mpstudy.figures.look`."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from ..errors import StudyError
+from ..pruners import PRUNERS
 from ..stability.changes import Change
 from ..stability.perturb import PERTURBATIONS
 from ..stats import summarise
-from .look import COLUMN, CORPORA, FULL, dodge, look, points, present, stamp
+from .look import COLUMN, FULL, look, points, present, stamp
+
+MEASURES = {
+    "traded": "units traded (%)",
+    "jaccard_channels": "Jaccard, channels",
+    "jaccard_heads": "Jaccard, heads",
+    "kendall_channels": "Kendall's tau, channels",
+}
+LEAST = 1e-4  # of the units; what is below stands at the edge of a logarithmic axis
 
 
-def dose_response(frame: pd.DataFrame, note: str):
-    """Jaccard index over the relative size of the change of the weights, ``dose``: a panel a ``kind`` of noise, a line
-    a pruner; a dotted line where two random masks lie (``chance``).
+def doses(frame: pd.DataFrame, levels: pd.DataFrame, note: str):
+    """Units traded over the relative size of a change of the weights, for one pruner.
+
+    ``frame``: ``change``, ``dose``, ``seed``, ``traded``; noise is drawn as lines, every other change as a labelled
+    point. ``levels``: rows of other calibration data with ``method``, ``estimate``, ``low``, ``high``, drawn as bands.
     """
-    kinds = [kind for kind, facts in PERTURBATIONS.items() if facts.panel and kind in set(frame["kind"])]
-    figure, axes = plt.subplots(1, len(kinds), figsize=(FULL, 2.5), layout="constrained", sharey=True, squeeze=False)
-    for axis, kind in zip(axes[0], kinds):
-        part = frame[frame["kind"] == kind]
-        for pruner in present(part):
-            rows = summarise(part[part["pruner"] == pruner], ["dose"], "jaccard")
-            points(axis, rows["dose"], rows, pruner, line=True)
-        title = PERTURBATIONS[kind].panel
-        axis.set(xscale="log", xlabel="‖change of weights‖ / ‖weights‖", title=title, ylim=(0, 1.03))
-        axis.axhline(part["chance"].mean(), color="0.5", linestyle=":", linewidth=1)
-    axes[0][0].annotate(
-        "two random masks", (0.02, frame["chance"].mean() + 0.015), xycoords=("axes fraction", "data"), fontsize=6.5
-    )
-    axes[0][0].set_ylabel("Jaccard index of the two masks")
-    axes[0][0].legend(loc="center left")
-    stamp(figure, note)
-    return figure
-
-
-def by_change(frame: pd.DataFrame, note: str):
-    """Jaccard index by ``change`` (one row each, the least stable last), pruners side by side, and chance as a line."""
-    order = frame.groupby("change", sort=False)["jaccard"].mean().sort_values().index.tolist()
-    figure, axis = plt.subplots(figsize=(FULL, 0.8 + 0.27 * len(order)), layout="constrained")
-    pruners = present(frame)
-    for offset, pruner in zip(np.linspace(0.3, -0.3, len(pruners)), pruners):
-        rows = summarise(frame[frame["pruner"] == pruner], ["change"], "jaccard")
-        places = np.array([order.index(name) for name in rows["change"]]) + offset
-        points(axis, places, rows, pruner, line=False, across=True)
-    axis.axvline(frame["chance"].mean(), color="0.5", linestyle=":", linewidth=1)
-    axis.annotate(
-        "two random masks",
-        (frame["chance"].mean(), 0.99),
-        xycoords=("data", "axes fraction"),
-        xytext=(3, 0),
-        textcoords="offset points",
-        va="top",
-        fontsize=6.5,
-    )
-    axis.set_yticks(range(len(order)), [Change.parse(name).label.replace("\n", " ") for name in order])
-    axis.set(xlabel="Jaccard index of the masks before and after the change", xlim=(0, 1.03))
-    axis.grid(axis="y", color="0.92")
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    stamp(figure, note)
-    return figure
-
-
-def over_ratio(frame: pd.DataFrame, note: str):
-    """Chance-corrected overlap over the pruning ratio: a panel a ``change``, a line a pruner."""
-    changes = list(dict.fromkeys(frame["change"]))
-    figure, axes = plt.subplots(1, len(changes), figsize=(FULL, 2.4), layout="constrained", sharey=True, squeeze=False)
-    for axis, change in zip(axes[0], changes):
-        part = frame[frame["change"] == change]
-        pruners = present(part)
-        for offset, pruner in zip(dodge(len(pruners), 0.6), pruners):  # percent, so that intervals do not overlap
-            rows = summarise(part[part["pruner"] == pruner], ["ratio"], "corrected")
-            points(axis, 100 * rows["ratio"] + offset, rows, pruner, line=True)
-        axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
-        axis.set(xlabel="units removed (%)", title=Change.parse(change).label.replace("\n", " "))
-    axes[0][0].set_ylabel("overlap of masks,\nchance-corrected")
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    stamp(figure, note)
-    return figure
-
-
-def variance_shares(frame: pd.DataFrame, note: str):
-    """``share`` of the variance of log scores by ``source`` with ``low`` and ``high``, pruners side by side."""
-    order = list(dict.fromkeys(frame["source"]))[::-1]
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
-    pruners = present(frame)
-    for offset, pruner in zip(np.linspace(0.15, -0.15, len(pruners)), pruners):
-        rows = frame[frame["pruner"] == pruner].rename(columns={"share": "mean"})
-        rows = rows.assign(**{name: 100 * rows[name] for name in ("mean", "low", "high")})
-        places = np.array([order.index(name) for name in rows["source"]]) + offset
-        points(axis, places, rows, pruner, line=False, across=True)
-    axis.set_yticks(range(len(order)), order)
-    axis.set(xlabel="share of the variance of log scores (%)", xlim=(-3, 103))
-    axis.grid(axis="y", color="0.92")
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.9), layout="constrained")
+    kinds = {change: Change.parse(change).kind for change in frame["change"]}
+    for kind, style in zip([name for name in PERTURBATIONS if PERTURBATIONS[name].panel], ("-", "--")):
+        part = frame[frame["change"].map(kinds) == kind]
+        if len(part):
+            rows = _clipped(summarise(part, ["dose"], "traded").sort_values("dose"))
+            details = look("taylor") | {"marker": "o" if style == "-" else "^", "label": PERTURBATIONS[kind].panel}
+            axis.errorbar(rows["dose"], 100 * rows["mean"], yerr=100 * _bars(rows), linestyle=style, **_thin(details))
+    for change, part in frame[frame["change"].map(lambda name: not PERTURBATIONS[kinds[name]].panel)].groupby("change"):
+        rows = _clipped(summarise(part, ["change"], "traded"))
+        axis.errorbar(part["dose"].iloc[:1], 100 * rows["mean"], yerr=100 * _bars(rows), **_thin(_FORMAT))
+        place = {"xytext": (4, -7), "textcoords": "offset points", "fontsize": 7}
+        axis.annotate(_label(change), (part["dose"].iloc[0], 100 * rows["mean"].iloc[0]), **place)
+    for place, row in enumerate(levels.sort_values("estimate", ascending=False).to_dict("records")):
+        axis.axhspan(100 * row["low"], 100 * row["high"], color=("0.55", "0.75")[place % 2], alpha=0.5, linewidth=0)
+        height = (100 * row["high"], "bottom") if place == 0 else (100 * row["low"], "top")
+        words = {"xycoords": ("axes fraction", "data"), "fontsize": 7, "va": height[1]}
+        axis.annotate(f"another sample ({row['method']})", (0.02, height[0]), **words)
+    axis.set(xscale="log", yscale="log", ylim=(100 * LEAST, 200), xlabel="‖change of weights‖ / ‖weights‖")
+    axis.set_ylabel("removed units that\ntrade places (%)")
+    _percent_ticks(axis.yaxis)
     axis.legend(loc="lower right")
     stamp(figure, note)
     return figure
 
 
-def stability_and_quality(frame: pd.DataFrame, note: str):
-    """Each pair of masks as a point: their agreement against the divergence of the two pruned models (left) and against
-    the change of perplexity (right).
+def traded(frame: pd.DataFrame, note: str):
+    """Units traded by ``change``, a panel each for what ``panel`` names, a row a change, pruners side by side.
+
+    ``frame``: ``panel``, ``change`` (as it is to be called), ``pruner``, ``estimate``, ``low``, ``high``. Rows are
+    ordered by the first pruner's.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(FULL, 2.6), layout="constrained", sharex=True)
-    for pruner in present(frame):
-        part = frame[frame["pruner"] == pruner]
-        for axis, column in ((left, "kl"), (right, "change_percent")):
-            dots = look(pruner) | {"linestyle": "none", "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.7}
-            axis.plot(part["jaccard"], part[column], **dots)
-    left.set(yscale="log", ylabel="divergence of the two\npruned models (nats per token)")
-    right.set_ylabel("change of perplexity (%)")
-    right.axhline(0, color="0.5", linestyle=":", linewidth=1)
-    for axis in (left, right):
-        axis.set_xlabel("Jaccard index of the two masks")
-    right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    panels = list(dict.fromkeys(frame["panel"]))
+    heights = [frame.loc[frame["panel"] == panel, "change"].nunique() for panel in panels]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(FULL, 1.0 + 0.22 * sum(heights)), layout="constrained", sharex=True, squeeze=False,
+        height_ratios=heights,
+    )  # fmt: skip
+    pruners = present(frame)
+    for axis, panel in zip(axes[:, 0], panels):
+        part = frame[frame["panel"] == panel]
+        leading = part[part["pruner"] == pruners[0]].sort_values("estimate", ascending=False)
+        order = list(dict.fromkeys([*leading["change"], *part["change"]]))
+        for offset, pruner in zip(np.linspace(-0.2, 0.2, len(pruners)), pruners):
+            rows = part[part["pruner"] == pruner].rename(columns={"estimate": "mean"})
+            rows = _clipped(rows.astype({"mean": float, "low": float, "high": float}))
+            rows[["mean", "low", "high"]] *= 100
+            places = np.array([order.index(change) for change in rows["change"]]) + offset
+            points(axis, places, rows, pruner, line=False, across=True)
+        axis.set_yticks(range(len(order)), order)
+        axis.set(title=panel, xscale="log", xlim=(100 * LEAST, 130), ylim=(len(order) - 0.5, -0.5))
+        axis.grid(axis="y", color="0.92")
+    _percent_ticks(axes[-1, 0].xaxis)
+    axes[-1, 0].set_xlabel("removed units that trade places (%)")
+    axes[0, 0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     stamp(figure, note)
     return figure
 
 
-def steady_and_good(frame: pd.DataFrame, corpora: list[str], note: str):
-    """Each pruner as a point: ``jaccard`` with its mask from another calibration sample, and its perplexity."""
-    figure, axes = plt.subplots(1, len(corpora), figsize=(FULL, 2.5), layout="constrained", squeeze=False)
-    for axis, corpus in zip(axes[0], corpora):
-        for pruner in present(frame):
-            row = frame[frame["pruner"] == pruner]
-            axis.plot(row["jaccard"], row[f"perplexity_{corpus}"], linestyle="none", **look(pruner))
-        axis.set(xlabel="Jaccard index under another calibration sample", title=CORPORA.get(corpus, corpus))
-    axes[0][0].set_ylabel("perplexity of the pruned model")
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+def by_method(frame: pd.DataFrame, note: str):
+    """Agreement of two calibration samples by ``method``, a panel a ``measure``: ``estimate``, ``low``, ``high``."""
+    methods, measures = list(dict.fromkeys(frame["method"]))[::-1], [m for m in MEASURES if m in set(frame["measure"])]
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(FULL, 0.8 + 0.22 * len(methods)), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis, measure in zip(axes[0], measures):
+        scale = 100 if measure == "traded" else 1
+        for row in frame[frame["measure"] == measure].to_dict("records"):
+            bars = [[scale * (row["estimate"] - row["low"])], [scale * (row["high"] - row["estimate"])]]
+            details = _thin(_look_of(row["method"]))
+            axis.errorbar(scale * row["estimate"], methods.index(row["method"]), xerr=bars, linestyle="none", **details)
+        axis.set_xlabel(MEASURES[measure])
+        axis.grid(axis="y", color="0.92")
+    axes[0][0].set_yticks(range(len(methods)), methods)
     stamp(figure, note)
     return figure
+
+
+def sources(frame: pd.DataFrame, note: str):
+    """Standard deviation ``sd`` of a channel's log score by ``source``, the largest on top, on a logarithmic axis."""
+    rows = summarise(frame, ["source"], "sd").sort_values("mean")
+    figure, axis = plt.subplots(figsize=(COLUMN, 0.7 + 0.17 * len(rows)), layout="constrained")
+    axis.errorbar(rows["mean"], range(len(rows)), xerr=_bars(rows), linestyle="none", **_thin(_FORMAT))
+    axis.set_yticks(range(len(rows)), [_label(source) for source in rows["source"]])
+    axis.set(xscale="log", xlabel="standard deviation of a channel's log score")
+    axis.grid(axis="y", color="0.92")
+    stamp(figure, note)
+    return figure
+
+
+_FORMAT = {"color": "0.15", "marker": "D", "markersize": 3.5}
+
+
+def _thin(details: dict) -> dict:
+    return details | {"linewidth": 1, "elinewidth": 1, "capsize": 2}
+
+
+def _bars(rows: pd.DataFrame) -> np.ndarray:
+    return np.nan_to_num(np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])).clip(min=0)
+
+
+def _clipped(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means and intervals that a logarithmic axis from ``LEAST`` can show."""
+    return rows.assign(**{name: rows[name].clip(lower=LEAST) for name in ("mean", "low", "high")})
+
+
+def _percent_ticks(axis) -> None:
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _look_of(method: str) -> dict:
+    """The look of a pruner; that of the one it varies, with an open marker, for a name such as "taylor, more data"."""
+    base = method.partition(",")[0]
+    details = look(base) if base in PRUNERS else dict(_FORMAT)
+    return details | ({} if base == method else {"markerfacecolor": "white"})
+
+
+def _label(source: str) -> str:
+    """A change as a tick label; what is no change is called as it is."""
+    try:
+        return Change.parse(source).label.replace("\n", " ")
+    except StudyError:
+        return source

@@ -1,11 +1,15 @@
 """Tables as CSV, LaTeX (booktabs) and Markdown, with means and intervals over seeds."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ..stats import summarise
 from ..store.files import write_atomically
+
+PAGE = 110  # characters of small type that fit between the margins
 
 
 def cells(frame: pd.DataFrame, rows: list[str], column: str, value: str, digits: int) -> pd.DataFrame:
@@ -21,24 +25,60 @@ def cells(frame: pd.DataFrame, rows: list[str], column: str, value: str, digits:
     return table.loc[[key if len(rows) > 1 else key[0] for key in kept]].reset_index().rename_axis(columns=None)
 
 
-def save(frame: pd.DataFrame, path: Path, caption: str) -> None:
-    """Write ``path`` as .csv, .tex (booktabs), .md and .txt (the caption)."""
+def save(frame: pd.DataFrame, path: Path, caption: str, lowest: Sequence[str] = ()) -> None:
+    """Write ``path`` as .csv, .tex (booktabs, no wider than a page), .md and .txt (the caption).
+
+    In the columns ``lowest`` the lowest number, or the cell that begins with it, is bold in LaTeX and Markdown.
+    """
+    frame, best = frame.reset_index(drop=True), _lowest(frame, lowest)
     frame.to_csv(path.with_name(path.name + ".csv"), index=False)
-    label = f"tab:{path.name.replace('_', '-')}"
     styled = frame.style.hide(axis="index").format(_text, escape="latex").format_index(escape="latex", axis=1)
-    write_atomically(
-        path.with_name(path.name + ".tex"), styled.to_latex(hrules=True, caption=_latex(caption), label=label)
+    styled = styled.apply(lambda column: ["textbf:--rwrap;" * each for each in best[column.name]])
+    sides = "".join("r" if all(map(_number, frame[name])) else "l" for name in frame)
+    label = f"tab:{path.name.replace('_', '-')}"
+    text = styled.to_latex(
+        hrules=True, caption=_latex(caption), label=label, column_format=sides, position_float="centering"
     )
-    write_atomically(path.with_name(path.name + ".md"), markdown(frame) + f"\n\n{caption}\n")
+    write_atomically(path.with_name(path.name + ".tex"), _fitted(text) if _width(frame) > PAGE else text)
+    write_atomically(path.with_name(path.name + ".md"), markdown(frame, best) + f"\n\n{caption}\n")
     write_atomically(path.with_name(path.name + ".txt"), caption + "\n")
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """A GitHub-style table."""
-    rows = [frame.columns, *frame.itertuples(index=False)]
-    lines = [" | ".join(_text(value).replace("|", "\\|") for value in row) for row in rows]
+def markdown(frame: pd.DataFrame, bold: pd.DataFrame | None = None) -> str:
+    """A GitHub-style table; ``bold`` says of each cell whether it stands out."""
+    shown = frame.map(lambda value: _text(value).replace("|", "\\|"))
+    if bold is not None:
+        shown = shown.mask(bold, "**" + shown + "**")
+    rows = [[str(name).replace("|", "\\|") for name in shown.columns], *shown.itertuples(index=False)]
+    lines = [" | ".join(row) for row in rows]
     lines.insert(1, " | ".join("---" for _ in frame.columns))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _lowest(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Which cells hold the lowest number of those ``columns``."""
+    best = pd.DataFrame(False, index=range(len(frame)), columns=frame.columns)
+    for name in columns:
+        numbers = [_number(value) for value in frame[name]]
+        values = [float(number.group()) if number else float("inf") for number in numbers]
+        best[name] = [value == min(values) < float("inf") for value in values]
+    return best
+
+
+def _number(value) -> re.Match | None:
+    """The number that a cell begins with; an empty cell has none."""
+    return re.match(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", _text(value).replace(",", ""))
+
+
+def _width(frame: pd.DataFrame) -> int:
+    """Characters of a row, its columns as wide as their widest cell."""
+    return sum(max(len(_text(value)) for value in [name, *frame[name]]) + 2 for name in frame)
+
+
+def _fitted(text: str) -> str:
+    """A table scaled to the width of the text (package graphicx)."""
+    begin, end = r"\begin{tabular}", r"\end{tabular}"
+    return text.replace(begin, "\\resizebox{\\textwidth}{!}{%\n" + begin).replace(end, end + "}")
 
 
 def _cell(row, digits: int) -> str:

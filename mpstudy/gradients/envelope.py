@@ -20,12 +20,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from ..errors import StudyError, check_choice
-from .groups import Whole
+from .groups import Groups, Whole
 from .proximal import Block, Measured, Memory, Moved, Problem, Vector, measure, move
 
 MAX_RESTARTS = 12
@@ -56,7 +56,16 @@ class ProxResult:
 
 
 def prox_point(
-    evaluate: Callable, d: Vector, *, rho, max_steps, tol, step_size=None, eta=0.0, groups=None, solver="spectral"
+    evaluate: Callable[[Vector, Callable[[Vector], None]], float],
+    d: Vector,
+    *,
+    rho: float,
+    max_steps: int,
+    tol: float,
+    step_size: float | None = None,
+    eta: float = 0.0,
+    groups: Groups | None = None,
+    solver: str = "spectral",
 ) -> ProxResult:
     """Minimise the envelope's inner problem ``L(w + d) + ||d||^2 / (2 rho) + eta * sum_g ||d_g||_2`` from d = 0.
 
@@ -77,7 +86,7 @@ def prox_point(
     StudyError: a loss or gradient that is not finite, or no step size that keeps the objective below L(w).
     """
     check_choice("solver", solver, SOLVERS)
-    problem = Problem(evaluate, rho, eta, groups if eta else Whole())
+    problem = Problem(evaluate, rho, eta, groups if eta else Whole())  # type: ignore[arg-type]
     method = SOLVERS[solver](problem, max_steps, tol, step_size or rho / 10)
     state = method.init(d)
     while not method.terminate(state):
@@ -145,7 +154,7 @@ class Solver(ABC, Generic[S]):
     def converged(self, state: State) -> bool:
         return bool(state.residuals and state.residuals[-1] <= self.tol)
 
-    def restart(self, state: S, **changes) -> S:
+    def restart(self, state: S, **changes: Any) -> S:
         """Back to d = 0 with a quarter of the step."""
         if state.restarts == MAX_RESTARTS:
             raise StudyError(

@@ -60,7 +60,7 @@ class UnitGroups:
     """The coupled slices of a unit are one group: rows of q, k, v, gate and up, columns of o and down."""
 
     def __init__(self, units: Units):
-        self._slices = {}
+        self._slices: dict[str, list] = {}
         for unit_set in units:
             for part in unit_set.slices:
                 self._slices.setdefault(part.name, []).append(part)
@@ -114,4 +114,4 @@ def _cut(
             yield Piece(name, here, slice(0, across // width), (-1, across // width, width))
 
 
-GROUPS = {"units": UnitGroups, "rows": RowGroups}
+GROUPS: dict[str, type] = {"units": UnitGroups, "rows": RowGroups}

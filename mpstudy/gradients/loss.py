@@ -1,6 +1,8 @@
 """The calibration loss and its gradient with respect to the prunable parameters."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +30,7 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits, targets):
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         normalisers = torch.stack([row.logsumexp(dim=-1) for row in logits])
         ctx.save_for_backward(logits, normalisers, targets)
         chosen = logits[:, :-1].gather(-1, targets[..., None]).squeeze(-1)
@@ -36,7 +38,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         logits, normalisers, targets = ctx.saved_tensors
         logits.sub_(normalisers[..., None]).exp_()
         logits[:, :-1].scatter_add_(-1, targets[..., None], logits.new_full((*targets.shape, 1), -1.0))
@@ -50,7 +52,7 @@ def unscaled(gradient: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 @contextmanager
-def only_trainable(model: nn.Module, names):
+def only_trainable(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
     """Ask for gradients of the named parameters alone, and restore the flags afterwards."""
     wanted = set(names)
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
@@ -63,7 +65,9 @@ def only_trainable(model: nn.Module, names):
             parameter.requires_grad_(before[name])
 
 
-def _loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict, where: str):
+def _loss_and_gradients(
+    model: nn.Module, batch: torch.Tensor, parameters: dict[str, torch.Tensor], where: str
+) -> tuple[float, dict[str, torch.Tensor]]:
     """The loss (float, nats) and its gradients (name -> tensor) on one batch.
 
     Call it inside :func:`only_trainable`. Raises :class:`StudyError` naming ``where`` and the parameter when the loss
@@ -84,12 +88,15 @@ def _loss_and_gradients(model: nn.Module, batch: torch.Tensor, parameters: dict,
     return loss.item(), gradients
 
 
-def mean_gradients(model: nn.Module, batches, parameters: dict, step: int = 0):
+def mean_gradients(
+    model: nn.Module, batches: Sequence[torch.Tensor], parameters: dict[str, torch.Tensor], step: int = 0
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients averaged over ``batches`` (a list of equally large int64 tensors).
 
     ``step`` numbers the call in the messages of :func:`_loss_and_gradients`, for pruners that call it many times.
     """
-    total, loss = None, 0.0
+    total: Any = None
+    loss = 0.0
     for number, batch in enumerate(batches):
         value, gradients = _loss_and_gradients(model, batch, parameters, f"step {step}, batch {number}")
         loss += value / len(batches)

@@ -5,16 +5,19 @@ about it), and import the file here. From then on every command, profile, notebo
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from ..errors import StudyError, check_choice
 from ..parameters import Count, Finite, Flag, NonNegative, Positive, Whole, checked
-from ..structure.units import REDUCTIONS
-from .registry import PRUNERS
+from ..structure.scores import Scores
+from ..structure.units import REDUCTIONS, Units
+from .registry import PRUNERS as PRUNERS
 
 # In the order of the study, which is that of its figures and tables.
 # isort: off
@@ -30,11 +33,14 @@ RULES: dict[str, Any] = dict.fromkeys(("rho", "step_size", "tol", "lr", "lam"), 
 RULES |= dict.fromkeys(("steps", "max_steps", "average_last"), Count)
 RULES |= dict.fromkeys(("sigma", "eta", "std", "soft"), NonNegative)
 BY_DEFAULT = {bool: Flag, int: Whole, float: Finite, type(None): Finite}  # for settings that are not named here
-CHOICES = {"noise": ("relative", "isotropic"), "groups": ("units", "rows"), "solver": ("spectral", "plain")}
+CHOICES: dict[str, tuple[str, ...]] = {"noise": ("relative", "isotropic"), "groups": ("units", "rows")}
+CHOICES["solver"] = ("spectral", "plain")
 CHOICES["reduction"] = tuple(REDUCTIONS)
 
 
-def score(name: str, model, batches, units, *, seed: int = 0, **settings):
+def score(
+    name: str, model: nn.Module, batches: Sequence[torch.Tensor], units: Units, *, seed: int = 0, **settings: Any
+) -> Scores:
     """Scores of ``units`` by the pruner ``name``.
 
     ``batches``: int64 tensors (samples, tokens) of calibration text. ``seed``: the pruner's own draws (noise, random
@@ -60,7 +66,7 @@ def check_settings(name: str, settings: dict) -> None:
         _check_value(name, key, value, known[key])
 
 
-def _check_device(name: str, value) -> None:
+def _check_device(name: str, value: Any) -> None:
     try:
         torch.zeros((), device=value)
     except (RuntimeError, AssertionError, TypeError) as error:
@@ -70,7 +76,7 @@ def _check_device(name: str, value) -> None:
         ) from error
 
 
-def _check_value(name, key, value, default):
+def _check_value(name: str, key: str, value: Any, default: object) -> None:
     if value is None and default is None:
         return None
     if key == "state_device":
@@ -78,5 +84,5 @@ def _check_value(name, key, value, default):
     if key in CHOICES:
         return check_choice(f"{key} of pruner {name!r}", value, CHOICES[key])
     kind = type(default)
-    other = Annotated[kind, Field(strict=True, description=f"of type {kind.__name__}")]
+    other = Annotated[kind, Field(strict=True, description=f"of type {kind.__name__}")]  # type: ignore[valid-type]
     checked(RULES.get(key, BY_DEFAULT.get(kind, other)), f"{key} of pruner {name!r}", value)

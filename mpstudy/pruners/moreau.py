@@ -7,15 +7,19 @@ loss), which is the robustness claim. It holds at d*, so each score carries the 
 ``converged`` is false is not a Moreau score.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
+from torch import nn
 
 from ..gradients.envelope import prox_point
 from ..gradients.groups import GROUPS
 from ..gradients.shifted import Noise, ShiftedLoss
 from ..registry import ORANGE, VERMILLION, Look
 from ..structure.scores import Scores, first_order_scores
+from ..structure.units import Units
 from .registry import PRUNERS
 
 
@@ -48,7 +52,9 @@ MOREAU_GS = Prox(eta=0.002)
 
 
 @PRUNERS.register("moreau", look=Look("moreau", VERMILLION, "s"), near_taylor=True, settings=MOREAU)
-def moreau(model, batches, units, *, seed=0, **settings) -> Scores:
+def moreau(
+    model: nn.Module, batches: Sequence[torch.Tensor], units: Units, *, seed: int = 0, **settings: Any
+) -> Scores:
     """Scores from the Moreau envelope; ``settings`` are fields of :class:`Prox`.
 
     The metadata holds them, what the solver reached (:meth:`.ProxResult.report`) and, with ``eta``, as
@@ -58,12 +64,16 @@ def moreau(model, batches, units, *, seed=0, **settings) -> Scores:
 
 
 @PRUNERS.register("moreau-gs", look=Look("moreau-gs", ORANGE, "P"), near_taylor=True, settings=MOREAU_GS)
-def moreau_gs(model, batches, units, *, seed=0, **settings) -> Scores:
+def moreau_gs(
+    model: nn.Module, batches: Sequence[torch.Tensor], units: Units, *, seed: int = 0, **settings: Any
+) -> Scores:
     """Scores from the group-sparse envelope: :func:`moreau` with ``eta`` > 0 by default."""
     return _scores("moreau-gs", model, batches, units, replace(MOREAU_GS, **settings), seed)
 
 
-def _scores(pruner: str, model, batches, units, prox: Prox, seed: int) -> Scores:
+def _scores(
+    pruner: str, model: nn.Module, batches: Sequence[torch.Tensor], units: Units, prox: Prox, seed: int
+) -> Scores:
     gradients, meta = envelope_gradients(model, batches, units, prox, seed)
     scores = first_order_scores(units, units.parameters(model), gradients, {"pruner": pruner} | meta)
     if prox.eta:
@@ -72,7 +82,9 @@ def _scores(pruner: str, model, batches, units, prox: Prox, seed: int) -> Scores
     return scores
 
 
-def envelope_gradients(model, batches, units, prox: Prox, seed: int = 0) -> tuple[dict[str, torch.Tensor], dict]:
+def envelope_gradients(
+    model: nn.Module, batches: Sequence[torch.Tensor], units: Units, prox: Prox, seed: int = 0
+) -> tuple[dict[str, torch.Tensor], dict]:
     """The envelope's gradient ``-d*/rho`` by parameter name (nats per weight), and how it was computed.
 
     ``batches``: equally large int64 tensors (samples, tokens). ``seed``: of the noise u. Raises :class:`StudyError`

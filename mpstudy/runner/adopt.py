@@ -6,20 +6,25 @@ identity, and hold beside it the fingerprint they had, the commit they were comp
 """
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import StudyError
 from ..store.files import write_atomically
 from ..store.paths import PROFILES, REPORTS
-from . import pages, prose
+from . import machine, pages, prose
+from .claims import load_claims
 from .compare import compare
 from .execute import SCHEMA
-from .fingerprint import fingerprint
+from .fingerprint import differences, fingerprint
 from .profiles import Profile, Run, load_profile, quick_part
-from .reproduce import run_profile
-from .status import identities, load_result, reasons_of, result_file, tables_digest
+from .reproduce import locked, run_profile
+from .status import identities, load_result, outdated, result_file, status
 from .verdict import both, where
+
+# Reasons to be stale of which an exact re-run of a part can say that they change no number.
+OF_CODE = re.compile(r"definition: .*|notebook: .*|version: .* is (new|gone)|reads: .* (changed|is stale)")
 
 
 def adopt(
@@ -27,83 +32,111 @@ def adopt(
 ) -> list[str]:
     """Adopt the stale results of profile ``name`` whose affordable part agrees exactly; returns their runs.
 
-    ``against``: the report folder of the same part as the earlier code executed it on this machine, for a report that
+    ``against``: the report folder of the same part as the report's code executed it on this machine, for a report that
     was made on another processor, whose last bits differ. Raises StudyError, and changes nothing, where a number
-    differs, where parameters, versions or threads are others, or where nothing could be compared.
+    differs, where nothing could be compared, and, before the part is executed, where code is not committed or anything
+    but code changed, or code that the part does not reach.
     """
     profile, reports = load_profile(name, folder), Path(reports).resolve()
     home, known = reports / name, identities(profile)
-    stale = [run for run in profile.runs if run.quick is not None and _is_stale(run, known[run.name], home)]
+    reasons = {row["run"]: row["reasons"] for row in status(profile, home, known)}
+    stale = [run for run in profile.runs if run.quick is not None and reasons[run.name]]
     if not stale:
         print(f"{name}: nothing to adopt: no run with an affordable part is stale")
         return []
-    for run in stale:
-        _check_same_conditions(load_result(home, run.name), known[run.name])
+    _check_committed()
     part = quick_part(profile)
-    run_profile(part, reports / "reproduced", jobs=jobs, computed=reports / "reproduced" / part.name / "computed")
+    fresh, of_part = reports / "reproduced" / part.name, identities(part)
     earlier = Path(against).resolve() if against else home
-    fresh = reports / "reproduced" / part.name
-    checked = {run.name: _checked(run.name, earlier, fresh, profile, earlier != home) for run in stale}
-    for run in stale:
-        checked[run.name]["beyond"] = _beyond(
-            load_result(home, run.name), known[run.name], load_result(fresh, run.name)
-        )
-    for run in stale:
-        _stamp(run, home, known[run.name], checked[run.name])
-        print(f"{run.name}: adopted, {checked[run.name]['numbers']} numbers equal to the last bit")
-    prose.refresh(stale, home)
-    pages.write_pages(home, profile.description)
+    if earlier == fresh:
+        raise StudyError(f"the part is executed into {fresh}; move what the earlier code gave elsewhere")
+    with locked(home):
+        beyond = {}
+        for name in (run.name for run in stale):
+            result = load_result(home, name)
+            _check_conditions(result, reasons[name])
+            beyond[name] = _beyond(result, known[name], of_part[name])
+            if against:
+                _check_earlier(result, earlier, of_part[name])
+        run_profile(part, fresh.parent, jobs=jobs, computed=fresh / "computed")
+        checked = {run.name: _checked(run, earlier, fresh, profile, bool(against)) for run in stale}
+        for name, found in checked.items():
+            _stamp(name, home, known[name], found | {"beyond": beyond[name]})
+            print(f"{name}: adopted, {found['numbers']} numbers equal to the last bit")
+        prose.refresh(stale, home)
+        pages.write_pages(home, load_claims(profile.notebooks), profile.description, outdated(profile, home, known))
     return [run.name for run in stale]
 
 
-def _is_stale(run: Run, now: dict, home: Path) -> bool:
-    result = load_result(home, run.name)
-    return result is not None and bool(reasons_of(result, now, home, run.needs))
+def _refusal(run: str, why: str) -> StudyError:
+    return StudyError(f"{run} cannot be adopted: {why}; run it again")
 
 
-def _check_same_conditions(result: dict, now: dict) -> None:
-    """StudyError unless a result was computed with today's parameters, threads, device and versions."""
-    facts = result["provenance"]
-    pairs = [("threads", facts["threads"], now["threads"]), ("device", facts.get("gpu") or "cpu", now["device"])]
-    pairs += [("parameters", result["parameters"], now["parameters"])]
-    for package, version in facts["packages"].items():
-        if package in now["versions"]:
-            pairs.append((f"version of {package}", (version or "").partition("+")[0], now["versions"][package]))
-    for what, before, today in pairs:
-        if before != today:
-            raise StudyError(f"{result['run']} cannot be adopted: {what}: {before!r} then, {today!r} now; run it again")
+def _check_committed() -> None:
+    if machine.git_revision()["dirty"]:
+        raise StudyError(
+            "nothing can be adopted: code, notebooks or data have uncommitted changes, so no commit would name the "
+            "code that was checked; commit them first"
+        )
+
+
+def _check_conditions(result: dict, reasons: list[str], where: str = "") -> None:
+    """StudyError where a result is stale by more than code, for a part says nothing of other parameters, inputs, files
+    or numbers that were read; or where it was not computed with the threads that its identity says.
+    """
+    other = [reason for reason in reasons if not OF_CODE.fullmatch(reason)]
+    if not other and (threads := result["provenance"]["threads"]) != result["identity"]["threads"]:
+        other = [f"threads: it was computed with {threads}, not {result['identity']['threads']}"]
+    if other:
+        raise _refusal(result["run"], where + other[0])
 
 
 def _beyond(result: dict, now: dict, part: dict) -> list[str]:
-    """The definitions that the whole run reaches and its part does not, so that they were not checked; StudyError where
-    one of them is known to have changed.
+    """The definitions that the whole run reaches and its part does not, so that they are not checked; StudyError where
+    one of them has changed.
     """
-    names = sorted(now["definitions"].keys() - part["identity"]["definitions"].keys())
-    before = result.get("identity", now)["definitions"]
+    names = sorted(now["definitions"].keys() - part["definitions"].keys())
+    before = result["identity"]["definitions"]
     if changed := [name for name in names if before.get(name) != now["definitions"][name]]:
-        raise StudyError(
-            f"{result['run']} cannot be adopted: its part does not reach {', '.join(changed)}; run it again"
-        )
+        raise _refusal(result["run"], f"its part does not reach {', '.join(changed)}")
     return names
 
 
-def _checked(run: str, earlier: Path, fresh: Path, profile: Profile, whole: bool) -> dict:
+def _check_earlier(result: dict, earlier: Path, part: dict) -> None:
+    """StudyError unless ``earlier`` holds the same ``part``, under the conditions of the report's ``result`` and by its
+    code: today's, compared with itself, would always agree.
+    """
+    run, whole = result["run"], result["identity"]
+    old = load_result(earlier, run)
+    if old is None or "identity" not in old:
+        raise StudyError(f"{earlier} holds no result of {run} to compare with that says what it depends on")
+    mine = old["identity"]
+    _check_conditions(old, differences(mine, part), f"in {earlier}, ")
+    both = mine["definitions"].keys() & whole["definitions"].keys()
+    other = [name for name in sorted(both) if mine["definitions"][name] != whole["definitions"][name]]
+    other += ["its notebook"] * (mine["cells"] != whole["cells"])
+    if other:
+        raise _refusal(run, f"{earlier} was made by other code than the report: {other[0]} differs")
+
+
+def _checked(run: Run, earlier: Path, fresh: Path, profile: Profile, whole: bool) -> dict:
     """What the comparison of a run's part found, ``whole`` with the same part by the earlier code; StudyError where a
     number differs or none was compared.
     """
-    old, new = load_result(earlier, run), load_result(fresh, run)
-    if old is None:
-        raise StudyError(f"{earlier} holds no result of {run} to compare with")
+    old, new = load_result(earlier, run.name), load_result(fresh, run.name)
     cells = compare(old, new, profile.tolerances.to_the_bit(), whole)
     if different := [cell for cell in cells if cell.status == "outside"]:
         before, now = both(different[0])
         more = f"{len(different)} numbers differ, such as {where(different[0])}: {before} then, {now} now"
-        raise StudyError(f"{run} cannot be adopted: {more}; run it again")
+        raise _refusal(run.name, more)
+    if alone := [cell for cell in cells if cell.status == "unmatched"]:
+        more = f"{len(alone)} numbers of its part are not in the report, such as {where(alone[0])}"
+        raise _refusal(run.name, more)
     if not (equal := sum(cell.status == "equal" for cell in cells)):
-        raise StudyError(f"{run} cannot be adopted: no number of its part could be compared")
+        raise _refusal(run.name, "no number of its part could be compared")
     return {
         "numbers": equal,
-        "part": {name: value for name, value in new["parameters"].items() if value != _whole(profile, run)[name]},
+        "part": {name: value for name, value in new["parameters"].items() if value != run.parameters[name]},
         "against": {"report": old["profile"], **_made(old)},
         "by": _made(new),
     }
@@ -116,13 +149,9 @@ def _made(result: dict) -> dict:
     return {"cpu": result["provenance"]["cpu"], "revision": revision}
 
 
-def _whole(profile: Profile, run: str) -> dict:
-    return next(planned.parameters for planned in profile.runs if planned.name == run)
-
-
-def _stamp(run: Run, home: Path, now: dict, checked: dict) -> None:
+def _stamp(run: str, home: Path, now: dict, checked: dict) -> None:
     """Write today's identity into a result, beside what it had."""
-    result = load_result(home, run.name)
+    result = load_result(home, run)
     entry = {
         "fingerprint": result["fingerprint"],
         "computed_under": result["provenance"]["git"]["revision"] or "unknown",
@@ -130,7 +159,6 @@ def _stamp(run: Run, home: Path, now: dict, checked: dict) -> None:
         "checked": checked,
     }
     result |= {"schema": SCHEMA, "fingerprint": fingerprint(now), "identity": now}
-    result["needs"] = {name: tables_digest(home, name) for name in run.needs}
     result["adopted"] = [*result.get("adopted", []), entry]
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(result_file(home, run.name), text + "\n")
+    write_atomically(result_file(home, run), text + "\n")

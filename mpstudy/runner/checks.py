@@ -14,7 +14,21 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from ..errors import StudyError, check_choice
-from ..parameters import Count, Distinct, Flag, NonNegative, Positive, Ratio, Rising, Seeds, Some, Text, Tokens, checked
+from ..parameters import (
+    Count,
+    CountOrZero,
+    Distinct,
+    Flag,
+    NonNegative,
+    Positive,
+    Ratio,
+    Rising,
+    Seeds,
+    Some,
+    Text,
+    Tokens,
+    checked,
+)
 from ..recovery.recipe import RULES as RECIPE
 from ..recovery.recipe import Recipe
 
@@ -74,8 +88,7 @@ def _solver(name: str) -> str:
 
 
 def _method(name: str) -> str:
-    from ..sparse import METHODS
-    from ..sparse.importance import ELEMENTWISE
+    from ..sparse.registry import ELEMENTWISE, METHODS
 
     check_choice("method", name, {*METHODS, *ELEMENTWISE} - {"masked"})
     return name
@@ -96,7 +109,7 @@ def _layers(text: str) -> str:
     return text
 
 
-def _sparsity(value):
+def _sparsity(value: Any) -> Any:
     from ..sparse.masks import Target
 
     Target.parse(value)
@@ -109,7 +122,7 @@ def _two(seeds: list) -> list:
     return seeds
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """A literal in which each number is finite."""
     if isinstance(value, (list, tuple, dict)):
         for each in value.values() if isinstance(value, dict) else value:
@@ -134,22 +147,26 @@ RULES = {
     "pruner": Annotated[Text, AfterValidator(_pruner)],
     **dict.fromkeys(("pruners", "compared", "rivals"), Pruners),
     **dict.fromkeys(("changes", "compared_changes", "common_changes"), Changes),
+    "richer": Distinct[Annotated[Text, AfterValidator(_pruner)]],
     **dict.fromkeys(("calibration", "chosen_on"), Corpus),
     "corpora": Some[Corpus],
-    **dict.fromkeys(("length", "sparse_length", "window"), Tokens),
+    **dict.fromkeys(("length", "long_length", "sparse_length", "window"), Tokens),
     **dict.fromkeys(("samples", "sparse_samples", "windows"), Count),
     "lengths": Some[Tokens],
     **dict.fromkeys(("ratio", "share"), Ratio),
     **dict.fromkeys(("ratios", "shares"), Some[Ratio]),
     "pruning_steps": Count,
-    **dict.fromkeys(("seeds", "choice_seeds", "lora_seeds"), Seeds),
+    **dict.fromkeys(("seeds", "choice_seeds", "lipschitz_seeds", "lora_seeds", "sparse_seeds"), Seeds),
     "crossed": Annotated[Seeds, AfterValidator(_two)],
-    **dict.fromkeys(("rho", "precision", "noise"), Positive),
-    **dict.fromkeys(("rhos", "lrs", "radii"), Some[Positive]),
+    **dict.fromkeys(("rho", "tol", "sigma", "precision", "noise"), Positive),
+    **dict.fromkeys(("rhos", "etas", "tols", "sigmas", "lrs", "radii"), Some[Positive]),
     "eta": NonNegative,
     "choose": Flag,
     "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
-    **dict.fromkeys(("max_steps", "release_steps", "budget"), Count),
+    **dict.fromkeys(("max_steps", "release_steps", "budget", "sweep_seeds", "traced", "averaged_rows"), Count),
+    "corrected": Flag,
+    **dict.fromkeys(("rows", "moreau_rows", "solver_steps"), Rising),
+    "long_rows": CountOrZero,
     "methods": Some[Method],
     "updated": Distinct[Method],
     "sparsities": Some[Sparsity],
@@ -193,7 +210,7 @@ def _check_model(parameters: dict) -> None:
                 )
 
 
-def _check_windows(corpora, window) -> None:
+def _check_windows(corpora: list[str], window: int) -> None:
     """A token holds at least one character, so fewer characters than the window can never fill it."""
     from ..inputs.corpora import load_texts
 
@@ -202,7 +219,7 @@ def _check_windows(corpora, window) -> None:
             raise StudyError(f"corpus {name!r} is too short for a window of {window} tokens")
 
 
-def _check_rows(instructions, wanted) -> None:
+def _check_rows(instructions: str, wanted: int) -> None:
     from ..inputs.corpora import load_instructions
 
     available = len(load_instructions(instructions))

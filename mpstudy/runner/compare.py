@@ -87,7 +87,7 @@ class _Table:
             elif self.whole:
                 cells.append(self._row(key, "outside", in_old=False))
             else:
-                cells += [Cell(self.run, self.name, key, column, None, row[column], "unmatched") for column in shared]
+                cells += [self._unmatched(key, column, row) for column in shared] or [self._row(key, "unmatched")]
         if self.whole:
             cells += [self._row(key, "outside", in_new=False) for key in before if key not in after]
         return cells
@@ -101,6 +101,11 @@ class _Table:
     def _row(self, key: tuple, status: str, *, in_old: bool = True, in_new: bool = True) -> Cell:
         """The cell that stands for a whole row."""
         return Cell(self.run, self.name, key, "", _side(in_old, "row"), _side(in_new, "row"), status)
+
+    def _unmatched(self, key: tuple, column: str, new: dict) -> Cell:
+        """A cell of a row that the report does not have."""
+        status = self.tolerances.skips(self.name, column, self.whole) or "unmatched"
+        return Cell(self.run, self.name, key, column, None, new[column], status)
 
     def _keys(self, rows: list[dict]) -> list[str]:
         """The columns that name a row; a column that only one side has names none."""

@@ -1,6 +1,7 @@
 """What a result depends on. Equal fingerprints mean that running again would change nothing.
 
-An *identity* holds: the run's parameters, threads and device; its code cells by their syntax, without the prose
+An *identity* holds: the run's parameters, threads and device, and the instructions of MKL where they are not the
+usual ones; its code cells by their syntax, without the prose
 between them; the definitions of the library that they reach (:mod:`mpstudy.store.reach`); the inputs that the
 parameters name, by content; the versions of the packages that the reached code imports; the fingerprints of the runs
 whose results it reads. It is stored with the result, so that :func:`differences` can say what is not the same any more.
@@ -21,6 +22,7 @@ from ..inputs.names import last_name, model_type
 from ..store.reach import Library, Reached, library, texts
 from ..store.syntax import Form
 from ..store.versions import versions_of
+from . import machine
 from .named import hub_sources
 from .profiles import Run, is_parameters, read_cells
 
@@ -44,6 +46,8 @@ def identity(run: Run, threads: int, needs: dict[str, str], code: Library | None
         "versions": versions_of(reached.packages),
         "needs": needs,
     }
+    if instructions := machine.other_bits():
+        known["instructions"] = instructions
     return json.loads(json.dumps(known))  # as it is read from a result
 
 
@@ -85,6 +89,10 @@ def differences(before: dict, now: dict) -> list[str]:
             ("reads", "needs"),
         )
         for name, old, new in _unequal(before[part], now[part])
+    ]
+    lines += [
+        f"instructions: {name} {_change(old, new)}"
+        for name, old, new in _unequal(*(machine.SAME_BITS | known.get("instructions", {}) for known in (before, now)))
     ]
     lines += [
         f"{part}: {before[part]} is now {now[part]}" for part in ("threads", "device") if before[part] != now[part]

@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ..errors import StudyError
 from ..store.paths import ROOT, cache_dir
@@ -44,26 +45,26 @@ def _unformatted(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _kernel_manager(sockets: Path, environment: dict[str, str], log: Path):
+def _kernel_manager(sockets: Path, environment: dict[str, str], log: Path) -> type:
     """A kernel manager class: this very Python, Unix sockets (TCP ports can be raced for), our environment.
 
     What the kernel process itself says, outside any cell, goes to ``log`` and not to the runner's terminal.
     """
-    from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
 
     class Manager(AsyncKernelManager):
-        def __init__(self, **kwargs):
+        def __init__(self, **kwargs: Any):
             super().__init__(**kwargs)
             self.transport, self.ip = "ipc", str(sockets / "k")
             self.connection_file = str(sockets / "kernel.json")
 
         @property
-        def kernel_spec(self):
+        def kernel_spec(self) -> KernelSpec:
             command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             return KernelSpec(argv=command, language="python", display_name="Python 3")
 
-        async def start_kernel(self, **kwargs):
+        async def start_kernel(self, **kwargs: Any) -> None:  # type: ignore[override]  # the base's is a coroutine too
             with log.open("ab") as file:
                 ours = {"env": environment, "cwd": str(ROOT), "stdout": file, "stderr": file}
                 await super().start_kernel(**kwargs | ours)

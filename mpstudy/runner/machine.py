@@ -22,6 +22,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 SAME_BITS = {"MKL_CBWR": "AVX2,STRICT"}
 
 
+def other_bits() -> dict[str, str]:
+    """What the user has set instead of :data:`SAME_BITS`; empty where nothing."""
+    return {name: os.environ[name] for name, usual in SAME_BITS.items() if os.environ.get(name, usual) != usual}
+
+
 def describe() -> dict:
     """Operating system, processor, cores and memory (GB); nothing that names the machine or its owner."""
     return {

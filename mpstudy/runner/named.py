@@ -49,5 +49,5 @@ def _of_hub(parameters: dict) -> dict[str, hub.Source]:
     return {name: source for name, source in hub_sources().items() if name in named}
 
 
-def _each(value) -> list:
+def _each(value: object) -> list:
     return value if isinstance(value, list) else [value]

@@ -7,10 +7,14 @@ Figures and tables are taken as the notebooks wrote them: ``figures/<run>/<name>
 import csv
 import json
 import re
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
 from ..errors import StudyError
+from ..store.files import write_atomically
+from .claims import Declared
+from .findings import quoted, shown
 from .progress import duration
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -18,27 +22,31 @@ MAX_ROWS = 40  # of a table shown on the index; the CSV holds the rest
 LOCAL_ONLY = {"smoke", "interactive", "custom"}  # git-ignored, so the committed list of studies must not name them
 
 
-def write_pages(home: Path, description: str = "") -> Path:
+def write_pages(home: Path, declared: Declared, description: str = "", outdated: Collection[str] = ()) -> Path:
     """(Re)write ``<home>/index.html`` and the list of studies above it; returns the former's path.
 
-    Equal results give equal pages, byte for byte.
+    Both begin with what the results say of the ``declared`` claims, where they say anything. It says of the runs
+    ``outdated`` that their results do not belong to the code and data as they are. Equal results give equal pages, byte
+    for byte.
     """
     results = _load_results(home)
-    runs = [_run_view(home, result) for result in results]
+    runs = [_run_view(home, result, result["run"] in outdated) for result in results]
     page = home / "index.html"
-    page.write_text(
+    write_atomically(
+        page,
         render(
             "profile.html.j2",
             profile=home.name,
             description=description,
+            findings=shown(declared, home),
             runs=runs,
             shown_first=sorted(runs, key=lambda run: not run["needs"]),
             facts=provenance(results),
             total=duration(_total(results)),
+            outdated=[run["name"] for run in runs if run["outdated"]],
         ),
-        encoding="utf-8",
     )
-    _write_studies(home.parent)
+    _write_studies(home.parent, declared)
     return page
 
 
@@ -63,20 +71,20 @@ def write_notebook_page(notebook: Path, page: Path) -> None:
     )
     body, _ = exporter.from_filename(str(notebook))
     title, _ = _title(notebook)
-    page.write_text(render("notebook.html.j2", title=title, notebook=notebook.name, body=body), encoding="utf-8")
+    write_atomically(page, render("notebook.html.j2", title=title, notebook=notebook.name, body=body))
 
 
-def rebuild(home: Path, description: str = "") -> Path:
-    """Write every page of a profile anew from its executed notebooks and results."""
+def rebuild(home: Path, declared: Declared, description: str = "", outdated: Collection[str] = ()) -> Path:
+    """Write every page of a profile anew from its executed notebooks and results; as :func:`write_pages`."""
     for result in _load_results(home):
         notebook = home / f"{result['run']}.ipynb"
         if not notebook.is_file():
             raise StudyError(f"{result['run']}: its executed notebook is missing in {home}")
         write_notebook_page(notebook, notebook.with_suffix(".html"))
-    return write_pages(home, description)
+    return write_pages(home, declared, description, outdated)
 
 
-def _write_studies(reports: Path) -> None:
+def _write_studies(reports: Path, declared: Declared) -> None:
     studies = []
     for folder in sorted(path.parent for path in reports.glob("*/results")):
         if folder.name not in LOCAL_ONLY and (folder / "index.html").is_file() and any(folder.glob("results/*.json")):
@@ -91,7 +99,8 @@ def _write_studies(reports: Path) -> None:
                 }
             )
     if studies:
-        (reports / "index.html").write_text(render("studies.html.j2", studies=studies), encoding="utf-8")
+        text = render("studies.html.j2", studies=studies, findings=shown(declared, reports / quoted(reports)))
+        write_atomically(reports / "index.html", text)
 
 
 def render(template: str, **values) -> str:
@@ -108,10 +117,11 @@ def render(template: str, **values) -> str:
     return environment.get_template(template).render(**values)
 
 
-def _run_view(home: Path, result: dict) -> dict:
+def _run_view(home: Path, result: dict, outdated: bool) -> dict:
     """What the index shows of one run."""
     title, lead = _title(home / f"{result['run']}.ipynb")
-    files, facts = set(result["files"]), result["provenance"]
+    title += " (outdated)" if outdated else ""
+    facts, files = result["provenance"], {name for name in result["files"] if (home / name).is_file()}
     figures = [_figure(home, name, files) for name in sorted(files) if re.fullmatch(r"figures/.+\.png", name)]
     tables = [_table(home, name, files) for name in sorted(files) if re.fullmatch(r"tables/.+\.csv", name)]
     stages = [f"{stage['name']} {duration(stage['seconds'])}" for stage in facts["stages"]]
@@ -119,6 +129,7 @@ def _run_view(home: Path, result: dict) -> dict:
     return {
         "name": result["run"],
         "title": title,
+        "outdated": outdated,
         "lead": lead,
         "needs": result["needs"],
         "figures": figures,
@@ -159,7 +170,9 @@ def caption(home: Path, stem: str) -> str:
 
 
 def _title(notebook: Path) -> tuple[str, str]:
-    """First heading of a notebook and the first paragraph under it, as plain text."""
+    """First heading of a notebook and the first paragraph under it, as plain text; its name where it is not there."""
+    if not notebook.is_file():
+        return notebook.stem, ""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     title, _, rest = (texts[0] if texts else "").partition("\n")

@@ -88,6 +88,11 @@ class Profile:
     reference_seconds: float = 0.0
     tolerances: Tolerances = Tolerances()
 
+    @property
+    def notebooks(self) -> Path:
+        """The folder of the notebooks, which holds the claims as well."""
+        return self.runs[0].notebook.parent
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads ``1e-4`` as text; here it is the number everyone means."""
@@ -185,10 +190,12 @@ def _typed(what: str, value, default):
 def load_profile(name: str, folder: Path = PROFILES) -> Profile:
     """Read ``<folder>/<name>.yaml`` with all of its runs; checks names and types. Notebooks lie beside ``folder``."""
     check_choice("profile", name, [file.stem for file in folder.glob("*.yaml")])
-    raw = _checked(f"profile {name}", parse_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8")), _PROFILE)
+    text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    raw = checked_keys(f"profile {name}", parse_yaml(text), _PROFILE, _OPTIONAL)
     runs = []
     for index, entry in enumerate(raw.pop("runs"), start=1):
-        runs.append(_run(_checked(f"profile {name}, run {index}", entry, _RUN), folder.parent, runs))
+        entry = checked_keys(f"profile {name}, run {index}", entry, _RUN, _OPTIONAL)
+        runs.append(_run(entry, folder.parent, runs))
     tolerances = Tolerances.read(name, {key: raw.pop(key) for key in _COMPARISON if key in raw})
     return Profile(name=name, runs=tuple(runs), tolerances=tolerances, **raw)
 
@@ -224,11 +231,11 @@ def check_name(name: str) -> str:
     return name
 
 
-def _checked(what: str, raw, schema: dict) -> dict:
-    """``raw`` with known keys of the right types only."""
+def checked_keys(what: str, raw, schema: dict, optional: set[str]) -> dict:
+    """``raw`` with known keys of the right types only, all of ``schema`` but the ``optional`` ones."""
     for key in checked(Table, what, raw):
         check_choice(f"key in {what}", key, schema)
-    for key in schema.keys() - _OPTIONAL - raw.keys():
+    for key in sorted(schema.keys() - optional - raw.keys()):
         raise StudyError(f"{what}: {key} is missing")
     return {key: checked(schema[key], f"{key} in {what}", value) for key, value in raw.items()}
 
@@ -253,6 +260,16 @@ def _reseeded(run: Run, seeds: list[int]) -> Run:
     parameters = typed_parameters(run.notebook, run.parameters | {"seeds": seeds})
     minutes = run.minutes * len(seeds) / len(run.parameters["seeds"])
     return replace(run, parameters=parameters, minutes=minutes)
+
+
+def with_needs(profile: Profile, only: str) -> Profile:
+    """The profile with one of its runs alone, and the runs that this needs."""
+    check_choice("run", only, [run.name for run in profile.runs])
+    wanted = {only}
+    for run in reversed(profile.runs):
+        if run.name in wanted:
+            wanted |= set(run.needs)
+    return replace(profile, runs=tuple(run for run in profile.runs if run.name in wanted))
 
 
 def quick_part(profile: Profile) -> Profile:

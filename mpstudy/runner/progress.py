@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Progress:
     ``estimates`` maps each run that will execute to its expected seconds; ``jobs`` of them run at once.
     """
 
-    def __init__(self, estimates: dict[str, float], jobs: int = 1, stream=None):
+    def __init__(self, estimates: dict[str, float], jobs: int = 1, stream: TextIO | None = None):
         self.waiting, self.total, self.jobs = dict(estimates), len(estimates), jobs
         self.stream = stream or sys.stdout
         self.terminal = self.stream.isatty()

@@ -3,6 +3,7 @@
 Code cells decide a result by their syntax, so their comments and formatting are brought along.
 """
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,14 +16,25 @@ def refresh(runs: Iterable[Run], home: Path) -> list[str]:
     """Bring the cells of the notebooks of current ``runs`` into their executed copies in the report folder ``home``
     and write the pages of those that changed anew; returns their names.
     """
-    changed = [run.name for run in runs if splice(run.notebook, home / f"{run.name}.ipynb")]
-    for name in changed:
-        write_notebook_page(home / f"{name}.ipynb", home / f"{name}.html")
-    return changed
+    return [run.name for run in runs if _refresh(run.notebook, home / f"{run.name}.ipynb")]
 
 
-def splice(source: Path, executed: Path) -> bool:
-    """Give ``executed`` the cells of ``source`` with the outputs that it has; whether that changed anything.
+def _refresh(source: Path, executed: Path) -> bool:
+    """Whether ``executed`` and its page changed. The notebook is replaced last: until then it is the one that differs,
+    so what was killed is done the next time.
+    """
+    if (text := splice(source, executed)) is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / executed.name
+        new.write_text(text, encoding="utf-8")
+        write_notebook_page(new, executed.with_suffix(".html"))
+    write_atomically(executed, text)
+    return True
+
+
+def splice(source: Path, executed: Path) -> str | None:
+    """The text of ``executed`` with the cells of ``source`` and the outputs that it has; None where that is what it is.
 
     Both have the same code cells but for the one in which Papermill puts the parameters of the run.
     """
@@ -41,7 +53,5 @@ def splice(source: Path, executed: Path) -> bool:
         if "parameters" in cell.metadata.get("tags", []):
             cells += given
     notebook.cells = cells
-    if (after := nbformat.writes(notebook)) == before:
-        return False
-    write_atomically(executed, after + "\n")
-    return True
+    after = nbformat.writes(notebook)
+    return None if after == before else after + "\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..store.files import write_atomically
 from ..store.paths import ROOT, cache_dir
 from .profiles import Run
+from .status import again_file, result_file
 
 
 def clean_notebook(source: Path, target: Path, home: Path, parameters: dict) -> None:
@@ -47,7 +48,7 @@ def scrub(text: str, home: Path, parameters: dict) -> str:
 
 def publish(run: Run, work: Path, home: Path, result: dict) -> None:
     """Move everything into place; the result comes last, so it never names a file that is not there."""
-    file = home / "results" / f"{run.name}.json"
+    file = result_file(home, run.name)
     file.unlink(missing_ok=True)
     moves = {work / f"{run.name}{suffix}": f"{run.name}{suffix}" for suffix in (".ipynb", ".html")}
     for kind in ("figures", "tables"):  # in a folder for each run, so that no run overwrites another's
@@ -63,4 +64,5 @@ def publish(run: Run, work: Path, home: Path, result: dict) -> None:
     names = list(moves.values())
     text = json.dumps(result | {"files": names}, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(file, scrub(text, home, run.parameters) + "\n")
+    again_file(home, run.name).unlink(missing_ok=True)
     shutil.rmtree(work.parent)

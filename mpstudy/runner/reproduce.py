@@ -2,7 +2,8 @@
 
 Validate, fingerprint, skip what is finished, execute with Papermill in ``reports/<profile>/work/<run>``, then
 move figures, tables, notebook and page into place and write ``results/<run>.json`` last, in one atomic step.
-Whatever kills a run, at whatever point, the study goes on with that run when it is started again.
+Whatever kills a run, at whatever point, the study goes on with that run when it is started again. An outdated result
+stays until its new one is there: no run reads it meanwhile, and the page says that it is outdated.
 """
 
 import fcntl
@@ -13,19 +14,20 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from ..errors import StudyError, check_choice
+from ..errors import StudyError
 from ..store.paths import PROFILES, REPORTS
 from . import machine, pages, verdict
+from .claims import claim_part, load_claims
 from .compare import compare
 from .execute import execute
+from .judged import both_sides
 from .named import fetch
-from .profiles import Profile, Run, load_profile, quick_part, validate, with_seeds
+from .profiles import Profile, Run, load_profile, quick_part, validate, with_needs, with_seeds
 from .progress import Progress, duration
 from .prose import refresh
-from .status import identities, load_result, reasons_of, result_file
+from .status import again_file, identities, load_result, outdated, result_file, status
 
 
 def report(
@@ -41,11 +43,11 @@ def report(
     """Execute what is missing of a profile's report; returns the names of the runs that were executed.
 
     ``seeds`` replaces the parameter of that name in every run; ``only`` limits the work to one run and what
-    it needs; ``again`` first forgets the finished results; ``jobs`` runs share the profile's threads. Raises
+    it needs; ``again`` executes finished runs anew; ``jobs`` runs at once have the profile's threads each. Raises
     StudyError on any bad input before the first notebook starts, and after a notebook that failed.
     """
-    profile = _selected(load_profile(name, folder), seeds, only)
-    executed = run_profile(profile, Path(reports).resolve(), jobs=jobs, again=again)
+    profile = _reseeded(load_profile(name, folder), seeds)
+    executed = run_profile(profile, Path(reports).resolve(), jobs=jobs, only=only, again=again)
     print_page(Path(reports), profile.name)
     return executed
 
@@ -54,6 +56,7 @@ def reproduce(
     name: str,
     *,
     quick: bool = False,
+    claim: str | None = None,
     seeds: list[int] | None = None,
     jobs: int = 1,
     reports: Path = REPORTS,
@@ -61,30 +64,52 @@ def reproduce(
     again: bool = False,
     folder: Path = PROFILES,
 ) -> bool:
-    """Execute a profile beside its report, compare the two, and return whether every number agrees.
+    """Execute a profile beside its report, compare the two, and return whether every number agrees, and the verdict on
+    the ``claim``.
 
     All is written to ``reproduced/<profile>`` in ``reports``, with computed values of its own, or to
-    ``reproduced/<profile>-quick`` where ``quick`` executes the affordable part. Of a part, and of other ``seeds``,
-    the rows that the report has too are compared. The other arguments and errors are those of :func:`report`.
+    ``reproduced/<profile>-quick`` where ``quick`` executes the affordable part, or to ``reproduced/<profile>-<claim>``
+    where only what one ``claim`` needs is executed; with other ``seeds``, into a folder of theirs in ``reproduced``.
+    One run with those it needs (``only``) lies where all do, for its results are the same; its computed values and its
+    page are its own. Of a part, and of other ``seeds``, the rows that the report has too are compared. The other
+    arguments and errors are those of :func:`report`.
     """
-    declared = load_profile(name, folder)
-    profile = _selected(quick_part(declared) if quick else declared, seeds, only)
-    old_home, reproduced = Path(reports).resolve() / name, Path(reports).resolve() / "reproduced"
-    home = reproduced / profile.name
-    old = verdict.load(old_home, [run.name for run in declared.runs])
-    profile.tolerances.check_names(old.values())
-    run_profile(profile, reproduced, jobs=jobs, again=again, computed=home / "computed")
-    new = verdict.load(home, [run.name for run in profile.runs])
-    whole = not quick and seeds is None
+    declared, claims, reports = load_profile(name, folder), load_claims(folder.parent), Path(reports).resolve()
+    if claim is None:
+        profile = _reseeded(quick_part(declared) if quick else declared, seeds)
+    elif quick or seeds is not None or only is not None:
+        raise StudyError("--claim says itself what is executed: leave out --quick, --seeds and --only")
+    else:
+        profile = claim_part(declared, claims.claim(claim))
+    old_home, reproduced = reports / name, reports / "reproduced" / _folder(seeds)
+    home, runs = reproduced / profile.name, [run.name for run in _selected(profile, only)]
+    old = verdict.load(old_home, runs)
+    everything = [result for run in declared.runs if (result := load_result(old_home, run.name))]
+    if len(everything) == len(declared.runs):  # else a name may be that of a table which is not there
+        profile.tolerances.check_names(everything)
+    own = "" if only is None else f"-{only}"
+    run_profile(profile, reproduced, jobs=jobs, only=only, again=again, computed=home / f"computed{own}")
+    new = verdict.load(home, runs)
+    whole = not quick and claim is None and seeds is None
     cells = [cell for run, result in new.items() for cell in compare(old[run], result, profile.tolerances, whole)]
-    verdict.write_page(old_home, home, cells, old, new)
-    return verdict.tell(home, cells)
+    page = home / f"comparison{own}.html"
+    verdict.write_page(old_home, page, cells, old, new)
+    agrees = verdict.tell(page, cells)
+    if claim is not None:
+        agrees &= verdict.tell_claim(*both_sides(claims, claims.claim(claim), old_home, home))
+    return agrees
 
 
-def _selected(profile: Profile, seeds: list[int] | None, only: str | None) -> Profile:
-    if seeds is not None:
-        profile = with_seeds(profile, seeds)
-    return profile if only is None else _with_needs(profile, only)
+def _reseeded(profile: Profile, seeds: list[int] | None) -> Profile:
+    return profile if seeds is None else with_seeds(profile, seeds)
+
+
+def _folder(seeds: list[int] | None) -> str:
+    """Where a reproduction with these seeds lies: what it computes is not what the profile does."""
+    if seeds is None:
+        return ""
+    count = len(seeds)
+    return f"{count}-seeds" if seeds == list(range(count)) else "seeds-" + "-".join(map(str, seeds))
 
 
 def print_page(reports: Path, profile: str) -> None:
@@ -97,6 +122,7 @@ def run_profile(
     reports: Path,
     *,
     jobs: int = 1,
+    only: str | None = None,
     again: bool = False,
     computed: Path | None = None,
 ) -> list[str]:
@@ -104,14 +130,23 @@ def run_profile(
 
     With a folder ``computed`` no value is used that was computed elsewhere; ``again`` empties it.
     """
-    if jobs < 1:
-        raise StudyError(f"jobs must be at least 1, not {jobs}")
+    _check_jobs(profile, jobs)
+    selected, claims = _selected(profile, only), load_claims(profile.notebooks)
     home, known = reports / profile.name, identities(profile)
     environment = {"MPSTUDY_COMPUTED": str(computed)} if computed else {}
-    if again or _due(profile, home, known):  # what has a result had good parameters
-        validate(profile.runs)
-    with _locked(home):
-        due = list(profile.runs) if again else _due(profile, home, known)
+
+    def not_current() -> list[Run]:
+        states = {row["run"]: row["state"] for row in status(profile, home, known)}
+        return [run for run in selected if states[run.name] != "current"]
+
+    def show() -> None:
+        if any(result_file(home, run.name).is_file() for run in profile.runs):
+            pages.write_pages(home, claims, profile.description, outdated(profile, home, known))
+
+    if again or not_current():  # what has a result had good parameters
+        validate(selected)
+    with locked(home):
+        due = selected if again else not_current()
         for run in due:
             fetch(run.parameters)
         known = identities(profile) if due else known  # what was fetched is known by its content
@@ -119,46 +154,45 @@ def run_profile(
             shutil.rmtree(computed, ignore_errors=True)
         if due:
             estimates = _announce(profile, due, home, jobs)
-            for spec in due:  # an outdated result must not be read or shown, and `again` survives a kill
-                result_file(home, spec.name).unlink(missing_ok=True)
-            threads = max(1, profile.threads // jobs)
+            for spec in due if again else ():
+                again_file(home, spec.name).touch()
+            show()  # before the work, so that also after a kill the page says what is outdated
 
             def unit(spec: Run, work: Path) -> None:
-                execute(spec, home, work, known[spec.name], threads, estimates[spec.name], environment)
+                execute(spec, home, work, known[spec.name], estimates[spec.name], environment)
 
-            _execute_all(due, home, unit, estimates, jobs)
+            _execute_all(due, home, unit, show, estimates, jobs)
         else:
             print(
-                f"{profile.name}: nothing to do, all {len(profile.runs)} runs are finished and unchanged "
+                f"{profile.name}: nothing to do, all {len(selected)} runs are finished and unchanged "
                 f"(`--again` executes them anew)"
             )
-        refresh([run for run in profile.runs if run not in due], home)
-        pages.write_pages(home, profile.description)
+        refresh([run for run in selected if run not in due], home)
+        show()
     return [spec.name for spec in due]
 
 
-def _with_needs(profile: Profile, only: str) -> Profile:
-    check_choice("run", only, [spec.name for spec in profile.runs])
-    wanted = {only}
-    for spec in reversed(profile.runs):
-        if spec.name in wanted:
-            wanted |= set(spec.needs)
-    return replace(profile, runs=tuple(spec for spec in profile.runs if spec.name in wanted))
+def _check_jobs(profile: Profile, jobs: int) -> None:
+    """Runs at once have the profile's threads each, as their identities say: with other threads a sum has other last
+    bits, and more threads than cores would make all of them slow.
+    """
+    if jobs < 1:
+        raise StudyError(f"jobs must be at least 1, not {jobs}")
+    if jobs > 1 and machine.cores() < jobs * profile.threads:
+        raise StudyError(
+            f"jobs must be at most {max(1, machine.cores() // profile.threads)} here, not {jobs}: each run has the "
+            f"{profile.threads} threads of the profile {profile.name}, whose number decides the last bits of results, "
+            f"and this machine has {machine.cores()} cores"
+        )
 
 
-def _due(profile: Profile, home: Path, known: dict[str, dict]) -> list[Run]:
-    """The runs to execute: no result, an outdated one, or one that read other results than are there now."""
-    due: list[Run] = []
-    for run in profile.runs:
-        waits = any(other.name in run.needs for other in due)
-        result = None if waits else load_result(home, run.name)
-        if result is None or reasons_of(result, known[run.name], home, run.needs):
-            due.append(run)
-    return due
+def _selected(profile: Profile, only: str | None) -> list[Run]:
+    """All runs, or one with those it needs."""
+    return list((profile if only is None else with_needs(profile, only)).runs)
 
 
 @contextmanager
-def _locked(home: Path):
+def locked(home: Path):
     """One runner at a time in a report folder. The lock dies with the process, however that ends."""
     work = home / "work"
     try:
@@ -194,9 +228,15 @@ def _announce(profile: Profile, due: list[Run], home: Path, jobs: int) -> dict[s
 
 
 def _execute_all(
-    due: list[Run], home: Path, unit: Callable[[Run, Path], None], estimates: dict[str, float], jobs: int
+    due: list[Run],
+    home: Path,
+    unit: Callable[[Run, Path], None],
+    show: Callable[[], None],
+    estimates: dict[str, float],
+    jobs: int,
 ) -> None:
-    """Execute runs as soon as those they need are done, ``jobs`` at once; raise the first failure at the end.
+    """Execute runs as soon as those they need are done, ``jobs`` at once; raise the first failure at the end. ``show``
+    is called after each, when none is at work.
 
     The workers are daemon threads: Ctrl-C ends the runner at once, and each kernel ends with its runner.
     """
@@ -227,6 +267,8 @@ def _execute_all(
         active.remove(name)
         progress.end(name, "failed" if error else "done")
         failure = failure or error
+        if not active:  # which could be putting its files into place
+            show()
     progress.close()
     if failure is not None:
         raise failure

@@ -82,7 +82,7 @@ class Tolerances:
             check_choice("table in the profile's list `pooled`", name, {table for table, _ in pairs})
 
 
-def _is_bound(tolerance) -> bool:
+def _is_bound(tolerance: object) -> bool:
     return (
         isinstance(tolerance, dict)
         and bool(tolerance)

@@ -1,6 +1,5 @@
 """What came out of a comparison: a table on the terminal, and a page with both reports side by side."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -8,28 +7,30 @@ from itertools import groupby
 from pathlib import Path
 
 from ..errors import StudyError
+from ..store.files import write_atomically
 from .compare import COMPARED, REASONS, Cell
+from .judged import Judged
 from .pages import caption, provenance, render
+from .status import load_result
 
-PAGE = "comparison.html"
 SHOWN = 20  # cells outside that the terminal shows; the page shows all of them
 HEADER = ("run", "compared", *COMPARED, "not compared")
 
 
 def load(home: Path, runs: Iterable[str]) -> dict[str, dict]:
     """The results of ``runs`` in a report folder; StudyError for the first that is not there."""
-    files = {run: home / "results" / f"{run}.json" for run in runs}
-    for run, file in files.items():
-        if not file.is_file():
+    found = {run: load_result(home, run) for run in runs}
+    for run, result in found.items():
+        if result is None:
             raise StudyError(
                 f"no result {run!r} in {os.path.relpath(home)} to compare with; "
                 f"`python -m mpstudy report --profile {home.name}` makes it"
             )
-    return {run: json.loads(file.read_text(encoding="utf-8")) for run, file in files.items()}
+    return found
 
 
-def tell(home: Path, cells: list[Cell]) -> bool:
-    """Print the comparison that led to the page in ``home``; return whether all agrees.
+def tell(page: Path, cells: list[Cell]) -> bool:
+    """Print the comparison that led to ``page``; return whether all agrees.
 
     Raises StudyError where nothing could be compared.
     """
@@ -47,13 +48,22 @@ def tell(home: Path, cells: list[Cell]) -> bool:
         print(f"... and {len(outside) - SHOWN} more on the page")
     if left := reasons(cells):
         print("not compared: " + ", ".join(f"{count:,} {reason}" for reason, count in left))
-    print(f"page: {os.path.relpath(home / PAGE)}")
+    print(f"page: {os.path.relpath(page)}")
     print(sentence(cells))
     return not outside
 
 
-def write_page(old_home: Path, home: Path, cells: list[Cell], old: dict[str, dict], new: dict[str, dict]) -> None:
-    """Write ``<home>/comparison.html``; ``old`` and ``new`` are the results by run. Equal ones give equal pages."""
+def tell_claim(old: Judged, new: Judged) -> bool:
+    """Print what is found of a claim in the report and here; return whether the verdict is the same."""
+    print(f"claim {old.claim.id}: {old.claim.question}")
+    for side, one in (("report", old), ("here", new)):
+        print(f"  {side}: {one.label}: {one.sentence}")
+    return old.verdict == new.verdict
+
+
+def write_page(old_home: Path, page: Path, cells: list[Cell], old: dict[str, dict], new: dict[str, dict]) -> None:
+    """Write ``page`` in the folder of the ``new`` results, by run as the ``old`` ones; equal ones give equal pages."""
+    home = page.parent
     runs = [
         {"name": run, "figures": _figures(old_home, home, old[run], result), "columns": _by_column(cells, run)}
         for run, result in new.items()
@@ -72,7 +82,7 @@ def write_page(old_home: Path, home: Path, cells: list[Cell], old: dict[str, dic
         facts=[(name, *(side.get(name, "–") for side in facts)) for name in facts[0] | facts[1]],
         row=_row_name,
     )
-    (home / PAGE).write_text(text, encoding="utf-8")
+    write_atomically(page, text)
 
 
 def sentence(cells: list[Cell]) -> str:

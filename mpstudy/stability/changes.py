@@ -113,8 +113,8 @@ def mask_agreement(study, before: Scores, after: Scores, share: float) -> dict[s
     ``traded``: the part of the removed units that trade places (1 - overlap). Then for attention ``heads`` and MLP
     ``channels`` apart, each over all pruned layers: ``jaccard_heads``, ``jaccard_channels``; ``chance_`` the Jaccard
     index of random masks; ``corrected_`` the chance-corrected overlap; ``kendall_`` the rank correlation of the scores,
-    which no ratio and no scale enters; ``score_change``: relative l2 norm, over both kinds. A kind that the model or the
-    ratio does not touch has no ``jaccard_``, ``chance_`` and ``corrected_`` (NaN).
+    which no ratio and no scale enters. ``score_change``: relative l2 norm, over both kinds. A kind of which nothing
+    goes has no ``jaccard_``, ``chance_`` and ``corrected_`` (NaN).
     """
     old, new = (study.plan_share(scores, share).mask() for scores in (before, after))
     found = {
@@ -148,7 +148,9 @@ def _of_kind(study, keys: list[str], old: dict, new: dict) -> dict[str, float]:
 
 
 def pair_agreement(study, scores: dict[int, Scores], share: float) -> list[dict]:
-    """:func:`mask_agreement` of every pair of calibration samples, by number; a row a pair with ``first``, ``second``."""
+    """:func:`mask_agreement` of every pair of calibration samples, a row each, with their numbers as ``first`` and
+    ``second``.
+    """
     return [
         {"first": first, "second": second} | mask_agreement(study, scores[first], scores[second], share)
         for first, second in combinations(scores, 2)

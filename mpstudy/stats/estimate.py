@@ -12,7 +12,7 @@ generalises to is what the function that made it resamples:
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import isclose
+from math import exp, inf, isclose, log
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,7 +31,7 @@ class Estimate:
     """``value`` with its standard error ``se`` (same unit), read by Student's t with ``df`` degrees of freedom.
 
     ``n`` counts the independent repetitions (seeds or samples). ``se`` is 0 where all of them agree: then the interval
-    is the value, and a p-value is 0 or 1.
+    is the value, and a p-value is 0 or 1. ``log``: read on the log scale, see :meth:`on_log_scale`.
 
     Example
     -------
@@ -44,10 +44,13 @@ class Estimate:
     se: float
     df: float
     n: int
+    log: bool = False
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """(low, high): value -+ t se, which covers the true value with probability ``level``."""
         half = self._quantile(level) * self.se
+        if self.log and half:
+            return self.value * exp(-half / self.value), self.value * exp(half / self.value)
         return self.value - half, self.value + half
 
     def detectable(self, power: float = 0.8, level: float = 0.95) -> float:
@@ -61,19 +64,33 @@ class Estimate:
         return float(2 * student_t.sf(abs(self._t(threshold)), self.df))
 
     def p_equivalence(self, margin: float) -> float:
-        """p-value of "the true value lies not within (-``margin``, ``margin``)", a small one shows that it does.
+        """p-value of "the true value lies outside (-``margin``, ``margin``)": a small one shows that it lies within.
 
-        The larger p of two one-sided tests (Schuirmann 1987).
+        The larger p of two one-sided tests (Schuirmann 1987); on the log scale only the upper margin has one.
         """
         if not margin > 0:
             raise StudyError(f"a margin of equivalence must be positive, not {margin}")
         if self.se == 0:
             return float(abs(self.value) >= margin)
-        return float(student_t.sf((margin - abs(self.value)) / self.se, self.df))
+        nearest = -self._t(margin) if self.log else min(-self._t(margin), self._t(-margin))
+        return float(student_t.sf(nearest, self.df))
 
     def times(self, factor: float) -> "Estimate":
         """The same in another unit: value and standard error times ``factor``."""
+        if self.log and factor <= 0:
+            raise StudyError(f"an estimate on the log scale stays positive: no factor {factor}")
         return replace(self, value=self.value * factor, se=self.se * abs(factor))
+
+    def on_log_scale(self) -> "Estimate":
+        """The same, but Student's t read for the logarithm: for means of absolute values and of distances.
+
+        Such a mean is positive, skewed, and small where its standard error is: value -+ t se misses too often
+        (|x - y| of 4 to 10 normal samples: 91 to 93 %), value exp(-+ t se / value) does not (94 to 95 %). The interval
+        never holds 0, which therefore says nothing; a threshold must be positive.
+        """
+        if self.value < 0 or (self.value == 0 and self.se > 0):
+            raise StudyError(f"only a positive estimate has a log scale, not {self.value}")
+        return replace(self, log=True)
 
     def row(self) -> dict[str, float]:
         """For a table: estimate, se, df, the 95 % interval low and high, n."""
@@ -85,9 +102,11 @@ class Estimate:
         return float(student_t.ppf((1 + level) / 2, self.df))
 
     def _t(self, threshold: float) -> float:
-        if self.se > 0:
-            return (self.value - threshold) / self.se
-        return 0.0 if isclose(self.value, threshold, rel_tol=ROUNDING) else np.inf
+        if self.log and threshold <= 0:
+            raise StudyError(f"an estimate on the log scale has positive thresholds, not {threshold}")
+        if self.se == 0:
+            return 0.0 if isclose(self.value, threshold, rel_tol=ROUNDING) else inf
+        return log(self.value / threshold) * self.value / self.se if self.log else (self.value - threshold) / self.se
 
 
 def of_mean(values: ArrayLike) -> Estimate:
@@ -107,8 +126,9 @@ def of_pairs(values: Mapping[tuple[Hashable, Hashable], float] | ArrayLike) -> E
 
     ``values``: {(one, other): number} with every pair once, or a symmetric array of shape (n, n) whose diagonal is
     ignored. The estimand is the expectation for two new samples. The standard error is the jackknife's that leaves out
-    one *sample*, with all its pairs, at a time (Arvesen 1969); n - 1 degrees of freedom. A missing pair raises a
-    ``StudyError``.
+    one *sample*, with all its pairs, at a time (Arvesen 1969); n - 1 degrees of freedom. For four samples or more the
+    interval of an overlap of masks covers 94 to 98 %; with three it may fall to 90 %. A mean distance is to be read
+    by :meth:`Estimate.on_log_scale`. A missing pair raises a ``StudyError``.
 
     Example
     -------
@@ -131,9 +151,14 @@ def over_windows(tables: Sequence[ArrayLike], of: Callable[[np.ndarray], np.ndar
     third axis for ``of`` to reduce.
 
     The standard error counts seeds and windows as drawn, by resampling both together (pigeonhole bootstrap: McCullagh
-    2000, Owen 2007), the seeds' part times n / (n - 1); Student with seeds - 1 degrees of freedom. It takes an
-    interaction of seed and window for up to three times its variance, so the interval is rather too wide than too
-    narrow. The same input gives the same result.
+    2000, Owen 2007), the seeds' part times n / (n - 1); Student with seeds - 1 degrees of freedom. An interaction of
+    seed and window counts up to three times, so that the interval is too wide (97 to 100 % where windows matter more
+    than seeds) rather than too narrow. The same input gives the same result.
+
+    With ``of=np.abs`` the estimand is the mean absolute value on texts *of this many windows*, drawn like these: their
+    noise adds to it, as sqrt(seeds' variance + text's variance) does. Two texts of 80 windows with a standard deviation
+    of 0.02 add 7 % where seeds differ by 0.004, and 0.1 % at 0.03; the true value on endless text may even be 0. Read
+    it by :meth:`Estimate.on_log_scale`.
 
     Example
     -------

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from .. import memory
 from ..errors import StudyError
@@ -66,7 +66,7 @@ class Step:
 
     kind: str
     code: tuple[Callable, ...]
-    models: tuple[nn.Module, ...] = ()
+    models: tuple[PreTrainedModel, ...] = ()
     tokens: Iterable[torch.Tensor] = ()
     settings: dict = field(default_factory=dict)
     names: tuple[str, ...] = ()

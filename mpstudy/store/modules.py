@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 from ..errors import StudyError
 from .syntax import Imports, bindings, dotted, imports_of
@@ -102,7 +103,7 @@ def _is_dataclass(decorator: ast.expr) -> bool:
     return dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)[-1:] == ["dataclass"]
 
 
-def _is_method(node: ast.stmt) -> bool:
+def _is_method(node: ast.stmt) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Whether a part of a class is reached by its name alone; Python itself calls those with underscores around."""
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__")
 
@@ -116,13 +117,13 @@ def _registration(node: ast.expr) -> tuple[list[str], str] | None:
     return found
 
 
-def _addition(node: ast.stmt) -> tuple[list[str], str] | None:
+def _addition(node: Any) -> tuple[list[str], str] | None:
     """Registry and name of the statement ``REGISTRY.add("name", record)``."""
     found = _entry(node.value, "add") if isinstance(node, ast.Expr) else None
     return found if found and len(node.value.args) == 2 else None
 
 
-def _entry(node: ast.expr, method: str) -> tuple[list[str], str] | None:
+def _entry(node: Any, method: str) -> tuple[list[str], str] | None:
     called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
     if called and node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
         registry = dotted(node.func.value)
@@ -140,7 +141,7 @@ def _assigned(statement: ast.stmt) -> set[str]:
     """
     found = {name for name, target in bindings([statement], "").items() if target is None}
     targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-    roots = {_root(target) for target in targets if isinstance(target, ast.Subscript | ast.Attribute)}
+    roots: set = {_root(target) for target in targets if isinstance(target, ast.Subscript | ast.Attribute)}
     return found | (roots - {None})
 
 

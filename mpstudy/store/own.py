@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from types import CodeType, ModuleType
+from typing import Any
 
 from ..errors import StudyError
 from .reach import PACKAGE, Library, texts
@@ -22,15 +23,16 @@ class Code:
     registries. ``texts``: sources and values of the user's own.
     """
 
-    def __init__(self, library: Library, functions: Iterable):
-        self.library, self.seen = library, []
+    def __init__(self, library: Library, functions: Iterable[Any]):
+        self.library = library
+        self.seen: list[object] = []
         self.roots: list[Form] = []
         self.strings: set[str] = set()
         self.texts: list[str] = []
         for function in functions:
             self._add("", function)
 
-    def _add(self, name: str, value) -> None:
+    def _add(self, name: str, value: Any) -> None:
         """Add what a name of the user's code stands for."""
         if isinstance(value, bool | int | float | str | None):
             self._value(name, value)
@@ -60,7 +62,7 @@ class Code:
         else:  # an object of the user's own class
             self._add(name, type(value))
 
-    def _table(self, value) -> Form | None:
+    def _table(self, value: object) -> Form | None:
         """The definition of the library that is this very object, such as a registry."""
         for name, module in self.library.modules.items():
             made = vars(sys.modules[name]) if name in sys.modules else {}
@@ -80,7 +82,7 @@ class Code:
             elif not name.startswith("__"):
                 self._value(f"{cls.__qualname__}.{name}", part)
 
-    def _source(self, function) -> None:
+    def _source(self, function: Any) -> None:
         """The source of a function, and what it names; then the same of the function that it decorates."""
         try:
             self.texts.append(inspect.getsource(function.__code__))
@@ -97,7 +99,7 @@ class Code:
         if hasattr(function, "__wrapped__"):
             self._add("wrapped", function.__wrapped__)
 
-    def _value(self, name: str, value) -> None:
+    def _value(self, name: str, value: object) -> None:
         """Numbers, texts and what is made of them; what a model or a table holds is for the step to say."""
         try:
             self.texts.append(json.dumps([name, value], sort_keys=True))
@@ -115,7 +117,7 @@ def _names(code: CodeType) -> set[str]:
     return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
 
 
-def _strings(constant) -> set[str]:
+def _strings(constant: object) -> set[str]:
     """The texts among the constants of code, and in their tuples."""
     parts = constant.co_consts if isinstance(constant, CodeType) else constant
     if isinstance(parts, str):
@@ -123,7 +125,7 @@ def _strings(constant) -> set[str]:
     return set().union(*map(_strings, parts)) if isinstance(parts, tuple | frozenset) else set()
 
 
-def _parts(value, names: set[str]) -> list:
+def _parts(value: object, names: set[str]) -> list[object]:
     """A global; of a module of the library, what is named of it."""
     if not isinstance(value, ModuleType) or _top(value.__name__) != PACKAGE:
         return [value]

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import StudyError
 from .modules import EFFECTS, Module, parsed, read_module
@@ -157,8 +158,14 @@ class _Walk:
     """The closure of what is reached."""
 
     def __init__(self, library: Library, strings: Iterable[str]):
-        self.library, self.found, self.waiting, self.loaded = library, {}, [], set()
-        self.attributes, self.strings, self.packages, self.named = set(), set(), set(), set()
+        self.library = library
+        self.found: dict[Key, Form] = {}
+        self.waiting: list[Key] = []
+        self.loaded: set[str] = set()
+        self.attributes: set[str] = set()
+        self.strings: set[str] = set()
+        self.packages: set[str] = set()
+        self.named: set[str] = set()
         self._read(strings)
 
     def add(self, form: Form) -> None:
@@ -221,7 +228,7 @@ class _Walk:
         return self.library.imported(target, parts)[0] if target else []
 
 
-def texts(value) -> list[str]:
+def texts(value: Any) -> list[str]:
     """All texts in a JSON-able value, the keys of dictionaries among them."""
     if isinstance(value, str):
         return [value]

@@ -6,9 +6,10 @@ imports in full (``numpy.mean`` whatever its alias), and names of the library as
 
 import ast
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import StudyError
 
@@ -59,7 +60,8 @@ def imports_of(tree: ast.AST, package: str) -> Imports:
     """The imports of a module or function outside the functions and classes it defines; ``package`` is where its
     relative imports start. A name that is imported from two places raises :class:`StudyError`.
     """
-    names, loads = {}, set()
+    names: dict[str, str] = {}
+    loads: set[str] = set()
     for node in _outside_functions(tree):
         loads |= set(_loaded(node, package))
         for name, target in _imported(node, package):
@@ -90,7 +92,7 @@ def _loaded(node: ast.AST, package: str) -> list[str]:
 
 
 def form_of(
-    nodes: list[ast.AST],
+    nodes: Sequence[ast.AST],
     imports: Imports,
     own: Callable[[str], Key | None],
     imported: Callable[[str, list[str]], Found],
@@ -126,13 +128,23 @@ class _Writer:
     names it binds, with the import each stands for, None, or :data:`GLOBAL`, and whether it is a class.
     """
 
-    def __init__(self, imports: Imports, own, imported):
+    def __init__(
+        self,
+        imports: Imports,
+        own: Callable[[str], Key | None],
+        imported: Callable[[str, list[str]], Found],
+    ):
         self.imports, self.own, self.imported = imports, own, imported
-        self.names, self.attributes, self.strings, self.packages, self.loads = [], set(), set(), set(), set()
-        self.scopes: list[tuple[dict[str, str | None], bool]] = []
+        self.names: list[Key] = []
+        self.attributes: set[str] = set()
+        self.strings: set[str] = set()
+        self.packages: set[str] = set()
+        self.loads: set[str] = set()
+        self.scopes: list[tuple[Mapping[str, str | None], bool]] = []
 
-    def write(self, node) -> str:
+    def write(self, node: object) -> str:
         if isinstance(node, list):
+            node = [part if self.scopes and self.scopes[-1][1] else _untyped(part) for part in node]
             self.loads |= {target for part in node for target in _loaded(part, self.imports.package)}
             return f"[{','.join(self.write(part) for part in node if not _says_nothing(part))}]"
         if not isinstance(node, ast.AST):
@@ -151,7 +163,7 @@ class _Writer:
             self.strings.add(node.value)
         return self._fields(node, node._fields) + _field_kind(node)
 
-    def _fields(self, node: ast.AST, names) -> str:
+    def _fields(self, node: ast.AST, names: Iterable[str]) -> str:
         written = []
         for name in names:
             value = getattr(node, name, None)
@@ -190,12 +202,12 @@ class _Writer:
         return False, None
 
     @contextmanager
-    def _scope(self, names: dict[str, str | None], is_class: bool = False):
+    def _scope(self, names: Mapping[str, str | None], is_class: bool = False) -> Iterator[None]:
         self.scopes.append((names, is_class))
         yield
         self.scopes.pop()
 
-    def _function(self, node) -> str:
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> str:
         arguments = node.args
         outer = self.write([*arguments.defaults, *(d for d in arguments.kw_defaults if d)])
         outer += self.write(getattr(node, "decorator_list", []))
@@ -213,7 +225,7 @@ class _Writer:
         with self._scope(bindings(node.body, self.imports.package), is_class=True):
             return f"{outer}{self.write(node.body)}"
 
-    def _comprehension(self, node) -> str:
+    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> str:
         first = self.write(node.generators[0].iter)  # outside of the scope that the comprehension opens
         names = {p.id: None for g in node.generators for p in ast.walk(g.target) if isinstance(p, ast.Name)}
         with self._scope(names):
@@ -224,7 +236,14 @@ class _Writer:
         return f"{type(node).__name__}({','.join(parts)})"
 
 
-def _says_nothing(node) -> bool:
+def _untyped(node: ast.AST) -> ast.AST:
+    """``x = value`` for ``x: T = value``, which outside a class does the same, and nothing for ``x: T``."""
+    if not isinstance(node, ast.AnnAssign):
+        return node
+    return ast.Assign([node.target], node.value) if node.value else ast.Pass()
+
+
+def _says_nothing(node: object) -> bool:
     """Import lines, whose names are written where they are used, and texts that stand alone, such as docstrings."""
     text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     return text or isinstance(node, ast.Import | ast.ImportFrom | ast.Pass)
@@ -234,13 +253,15 @@ def _field_kind(node: ast.AST) -> str:
     """What the annotation of a dataclass's field says about more than its type."""
     if not isinstance(node, ast.AnnAssign):
         return ""
-    words = {getattr(part, "id", getattr(part, "attr", None)) for part in ast.walk(node.annotation)}
+    words: set = {getattr(part, "id", getattr(part, "attr", None)) for part in ast.walk(node.annotation)}
     return "".join(sorted(words & FIELD_KINDS))
 
 
-def bindings(body: list[ast.AST], package: str) -> dict[str, str | None]:
+def bindings(body: list[Any], package: str) -> dict[str, str | None]:
     """The names that the statements of a function or class bind there, with the import each stands for or None."""
-    tree, found, elsewhere = ast.Module(body, []), {}, {}
+    tree = ast.Module(body, [])
+    found: dict[Any, str | None] = {}
+    elsewhere: dict[str, str | None] = {}
     for node in _outside_functions(tree):
         if isinstance(node, ast.Global | ast.Nonlocal):
             elsewhere |= dict.fromkeys(node.names, GLOBAL if isinstance(node, ast.Global) else None)
@@ -255,7 +276,7 @@ def bindings(body: list[ast.AST], package: str) -> dict[str, str | None]:
     return found | {name: GLOBAL for name, scope in elsewhere.items() if scope}
 
 
-def _outside_functions(tree: ast.AST):
+def _outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
     """The nodes of ``tree`` outside the functions, classes and comprehensions in it, and these themselves."""
     for node in ast.iter_child_nodes(tree):
         yield node

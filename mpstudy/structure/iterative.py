@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 
 from ..parameters import Count, checked
-from .plan import Plan, make_plan
+from .plan import Plan, joined, lowest, make_plan
 from .scores import Scores
 from .surgery import remove_units
 from .units import Units, prunable_units
@@ -27,3 +27,22 @@ def plan_in_steps(
         units = prunable_units(smaller, layers)
         plan = make_plan(score(smaller, units), units, ratio * step / steps, scope, plan)
     return plan
+
+
+def replan_in_steps(plan: Plan, model, score: Callable[[object, Units], Scores], layers: str, steps: int) -> Plan:
+    """As many units of each set as ``plan`` removes from ``model``, which is not changed, but chosen in ``steps``: each
+    removes the same part of them by the scores of what is left, ``score(model, units)`` as in :func:`plan_in_steps`.
+
+    Raises StudyError for ``steps`` below 1.
+    """
+    checked(Count, "steps", steps)
+    found = Plan({key: indices[:0] for key, indices in plan.removed.items()}, plan.counts, plan.meta | {"steps": steps})
+    for step in range(1, steps + 1):
+        smaller = model if step == 1 else remove_units(copy.deepcopy(model), found)
+        scores = score(smaller, prunable_units(smaller, layers))
+        removed = {}
+        for key, wanted in plan.removed.items():
+            missing = round(len(wanted) * step / steps) - len(found.removed[key])
+            removed[key] = joined(found, key, lowest(scores.values[key], missing))
+        found = Plan(removed, found.counts, found.meta)
+    return found

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from ..errors import StudyError, check_choice
 from ..parameters import Count, Ratio, checked
 from ..store.files import write_atomically
 from .scores import Scores
-from .units import Units
+from .units import Units, UnitSet
 
 SCOPES = ("local", "global")
 
@@ -53,12 +54,12 @@ class Plan:
         write_atomically(path, json.dumps(self.to_json()))
 
 
-def check_ratio(ratio) -> float:
+def check_ratio(ratio: Any) -> float:
     """A pruning ratio in [0, 1), or :class:`StudyError`."""
     return checked(Ratio, "the pruning ratio", ratio)
 
 
-def check_multiple(multiple, scope: str) -> None:
+def check_multiple(multiple: Any, scope: str) -> None:
     """:class:`StudyError` unless ``multiple`` is a whole number of at least 1, and 1 with global scope."""
     if checked(Count, "multiple", multiple) > 1 and scope == "global":
         raise StudyError("multiple needs local scope: global scope leaves layers of any width")
@@ -99,7 +100,7 @@ def make_plan(
     chosen = (
         _local(scores, units, ratio, before, multiple) if scope == "local" else _global(scores, units, ratio, before)
     )
-    removed = {key: _with(before, key, indices) for key, indices in chosen.items()}
+    removed = {key: joined(before, key, indices) for key, indices in chosen.items()}
     for key, indices in removed.items():
         if len(indices) == before.counts[key]:
             raise StudyError(f"ratio {ratio} with {scope} scope removes all units of {key}; use a smaller ratio")
@@ -107,14 +108,14 @@ def make_plan(
     return Plan(removed, dict(before.counts), meta)
 
 
-def _local(scores, units, ratio, before, multiple):
+def _local(scores: Scores, units: Units, ratio: float, before: Plan, multiple: int) -> dict[str, torch.Tensor]:
     rounding = {"attention": 1}
     return {
         u.key: lowest(scores.values[u.key], _missing([u], ratio, before, rounding.get(u.kind, multiple))) for u in units
     }
 
 
-def _missing(sets, ratio, before, multiple=1) -> int:
+def _missing(sets: list[UnitSet], ratio: float, before: Plan, multiple: int = 1) -> int:
     """How many units of ``sets``, which are of one kind, are still to be removed."""
     units = sum(before.counts[u.key] for u in sets)
     left = units - removed_count(units, sets[0].width, ratio)
@@ -122,7 +123,7 @@ def _missing(sets, ratio, before, multiple=1) -> int:
     return max(0, units - left - sum(len(before.removed.get(u.key, ())) for u in sets))
 
 
-def _with(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:
+def joined(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:
     """``indices`` of the units that ``before`` has left, as indices among all, and those that it has removed."""
     gone = before.removed.get(key, indices.new_empty(0))
     left = torch.ones(before.counts[key], dtype=torch.bool)
@@ -130,8 +131,8 @@ def _with(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:
     return torch.cat([gone, left.nonzero().squeeze(1)[indices]]).sort().values
 
 
-def _global(scores, units, ratio, before):
-    removed = {}
+def _global(scores: Scores, units: Units, ratio: float, before: Plan) -> dict[str, torch.Tensor]:
+    removed: dict[str, torch.Tensor] = {}
     for kind in {unit_set.kind for unit_set in units}:
         sets = [unit_set for unit_set in units if unit_set.kind == kind]
         count = _missing(sets, ratio, before)

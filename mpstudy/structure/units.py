@@ -8,8 +8,10 @@ parameter holds several kinds of rows. Which parameters these are is the model f
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,7 +72,7 @@ class Units:
 
     sets: tuple[UnitSet, ...]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[UnitSet]:
         return iter(self.sets)
 
     def __getitem__(self, key: str) -> UnitSet:
@@ -112,7 +114,7 @@ def _values(model: nn.Module, name: str) -> torch.Tensor:
     raise StudyError(f"{name} has no values: it is on the meta device")
 
 
-def unit_sets(model: nn.Module, layer: int):
+def unit_sets(model: nn.Module, layer: int) -> Iterator[UnitSet]:
     """The head groups and then the MLP channels of a layer, as they are now."""
     adapter, module_of = family(model.config), families.layers(model)[layer].get_submodule
     for kind, path, find in (("attention", adapter.attention, adapter.heads), ("mlp", adapter.mlp, adapter.channels)):
@@ -121,7 +123,7 @@ def unit_sets(model: nn.Module, layer: int):
         yield UnitSet(layer, kind, count, tuple(part for each in parts for part in _slices(module, place, each)))
 
 
-def _slices(module: nn.Module, place: str, part: Part):
+def _slices(module: nn.Module, place: str, part: Part) -> Iterator[Slice]:
     """A part's slice of the weight and, where the units are rows, of the bias."""
     name = f"{place}.{part.layer}"
     yield Slice(f"{name}.weight", part.dim, part.rows_per_unit, part.start)
@@ -129,7 +131,7 @@ def _slices(module: nn.Module, place: str, part: Part):
         yield Slice(f"{name}.bias", 0, part.rows_per_unit, part.start)
 
 
-def hidden_set(model: nn.Module) -> UnitSet:
+def hidden_set(model: Any) -> UnitSet:
     """The hidden dimensions: LLM-Pruner's channel mode. A unit is a column of the embeddings (of tied ones once), of
     the output head and of every layer that reads the residual stream, a row of those that write to it, and an element
     of every norm. Raises :class:`StudyError` for a model whose function depends on their number or on their mean.
@@ -215,8 +217,8 @@ def reduce_to_units(
     under grouped-query attention, the fewer are spread evenly over the many.
     """
     if reduction == "sum" and not signed:
-        return sum(_unit_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)
-    of_layers = {}
+        return sum(_unit_sums(values[part.name], part, unit_set.count) for part in unit_set.slices)  # type: ignore[return-value]
+    of_layers: dict[tuple[str, int], torch.Tensor] = {}
     for part in unit_set.slices:  # the bias of a layer belongs to its rows
         key, sums = (part.name.rpartition(".")[0], part.start), _channel_sums(values[part.name], part, unit_set.count)
         of_layers[key] = of_layers[key] + sums if key in of_layers else sums

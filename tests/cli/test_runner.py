@@ -61,7 +61,7 @@ def test_reproduce_exits_with_its_verdict(monkeypatch, agrees, code):
     calls = []
     monkeypatch.setattr("mpstudy.runner.reproduce.reproduce", lambda name, **rest: calls.append((name, rest)) or agrees)
     assert call("reproduce", "--quick", "--seeds", "2", "--only", "x", "--jobs", "3", "--again") == code
-    wanted = {"quick": True, "seeds": [0, 1], "only": "x", "jobs": 3, "again": True, "reports": REPORTS}
+    wanted = {"quick": True, "claim": None, "seeds": [0, 1], "only": "x", "jobs": 3, "again": True, "reports": REPORTS}
     assert calls == [("laptop", wanted)]
 
 

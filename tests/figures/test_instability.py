@@ -1,108 +1,84 @@
-"""The figures of the instability notebooks, read from their artists."""
+"""The figures of the instability notebook, read from their artists."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from helpers.artists import NOTE, check_three_seeds, curves, grid, legend, levels, measured, points, ticks, words
+from helpers.artists import NOTE, check_three_seeds, grid, legend, measured, points, ticks, words
 
 from mpstudy.errors import StudyError
 from mpstudy.figures import instability
+from mpstudy.figures.instability import LEAST
 
 SEEDS = [0, 1, 2]
-CHANGES = ["sample", "bfloat16-arithmetic", "noise-1e-2", "tuned"]
-LABELS = {"sample": "other sample", "bfloat16-arithmetic": "bf16 arithmetic", "noise-1e-2": "noise 1e-2"}
-LABELS |= {"tuned": "LoRA update"}
 
 
-@pytest.fixture
-def agreement():
+def with_bounds(frame):
+    return frame.assign(low=0.9 * frame["estimate"], high=1.2 * frame["estimate"])
+
+
+def test_doses_draws_noise_as_lines_and_formats_as_named_points():
     frame = measured(
-        grid(pruner=["moreau", "taylor"], change=CHANGES, seed=SEEDS), 0.2, 0.9, "jaccard", "kl", "corrected"
+        grid(change=["noise-1e-2", "isotropic-1e-1", "noise-1e-3", "int8"], seed=SEEDS), 0.01, 0.02, "traded"
     )
-    return frame.assign(chance=0.11, change_percent=100 * frame["corrected"] - 50)
+    sizes = {"noise-1e-3": 1e-3, "noise-1e-2": 1e-2, "isotropic-1e-1": 0.1, "int8": 6e-3}
+    frame = frame.assign(dose=frame["change"].map(sizes))
+    levels = with_bounds(pd.DataFrame([{"method": "taylor", "estimate": 0.5}, {"method": "more", "estimate": 0.3}]))
+    (axis,) = (figure := instability.doses(frame, levels, NOTE)).axes
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log") and words(figure) == [NOTE]
+    assert legend(axis) == ["relative noise, σ|w|", "isotropic noise, σ"]
+    shown = points(axis)
+    assert list(shown["relative noise, σ|w|"].places) == [1e-3, 1e-2] and list(shown["isotropic noise, σ"].places) == [
+        0.1
+    ]
+    noise = frame[frame["change"].str.startswith("noise")].sort_values("dose")
+    assert shown["relative noise, σ|w|"].mean == pytest.approx(100 * noise.groupby("dose")["traded"].mean().to_numpy())
+    assert words(axis) == ["int8", "another sample (taylor)", "another sample (more)"]
+    bands = [sorted({float(y) for _, y in patch.get_path().vertices}) for patch in axis.patches]
+    corners = [(patch.get_y(), patch.get_y() + patch.get_height()) for patch in axis.patches]
+    assert corners == [pytest.approx((45, 60)), pytest.approx((27, 36))] and len(bands) == 2
 
 
-def test_dose_response():
-    frame = grid(kind=["isotropic", "noise", "int8"], pruner=["moreau", "taylor"], dose=[1e-3, 1e-2], seed=SEEDS)
-    frame = measured(frame, 0.2, 0.9, "jaccard").assign(chance=0.11)
-    figure = instability.dose_response(frame, NOTE)
-    assert [axis.get_title() for axis in figure.axes] == ["relative noise, σ|w|", "isotropic noise, σ"]
-    assert figure.axes[0].get_ylabel() == "Jaccard index of the two masks" and words(figure) == [NOTE]
-    assert words(figure.axes[0]) == ["two random masks"] and legend(figure.axes[0]) == ["taylor", "moreau"]
-    for axis, kind in zip(figure.axes, ("noise", "isotropic")):
-        assert axis.get_xscale() == "log" and axis.get_xlabel() == "‖change of weights‖ / ‖weights‖"
-        assert levels(axis) == [pytest.approx(0.11)] and axis.get_ylim() == (0, 1.03)
-        for name, shown in points(axis).items():
-            assert list(shown.places) == [1e-3, 1e-2]
-            check_three_seeds(shown, frame[(frame["pruner"] == name) & (frame["kind"] == kind)], "dose", "jaccard")
+def test_traded_orders_each_panel_by_the_first_pruner_the_largest_on_top():
+    frame = grid(panel=["formats", "data"], change=["a", "b", "c"], pruner=["taylor", "moreau"])
+    frame = frame.assign(estimate=np.linspace(0.01, 0.5, len(frame)))
+    frame.loc[(frame["panel"] == "data") & (frame["pruner"] == "moreau"), "estimate"] = [0.3, 0.2, 0.1]
+    frame.loc[(frame["change"] == "c") & (frame["panel"] == "formats"), "estimate"] = 0
+    figure = instability.traded(with_bounds(frame), NOTE)
+    first, second = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["formats", "data"] and words(figure) == [NOTE]
+    assert ticks(first, "y") == ["b", "a", "c"] and ticks(second, "y") == ["c", "b", "a"]
+    assert first.yaxis_inverted() and legend(first) == ["taylor", "moreau"]
+    taylor = points(first, across=True)["taylor"]
+    assert taylor.places == pytest.approx([0.8, -0.2, 1.8])  # a, b, c as they came
+    assert taylor.mean[2] == pytest.approx(100 * LEAST)  # nothing traded stands at the edge
+    assert second.get_xlabel() == "removed units that trade places (%)" and second.get_xscale() == "log"
 
 
-def test_by_change_the_least_stable_is_lowest(agreement):
-    (axis,) = (figure := instability.by_change(agreement, NOTE)).axes
-    order = agreement.groupby("change")["jaccard"].mean().sort_values().index.tolist()
-    assert ticks(axis, "y") == [LABELS[change] for change in order] and list(axis.get_yticks()) == [0, 1, 2, 3]
-    assert axis.get_xlabel() == "Jaccard index of the masks before and after the change"
-    assert levels(axis, across=True) == [pytest.approx(0.11)] and words(axis) == ["two random masks"]
-    assert legend(axis) == ["taylor", "moreau"] and words(figure) == [NOTE]
-    for name, offset in (("taylor", 0.3), ("moreau", -0.3)):
-        shown = points(axis, across=True)[name]
-        assert shown.places == pytest.approx([order.index(change) + offset for change in CHANGES])
-        check_three_seeds(shown, agreement[agreement["pruner"] == name], "change", "jaccard", CHANGES)
+def test_by_method_has_a_panel_a_measure_and_an_open_marker_for_a_variant():
+    methods = ["taylor", "taylor, 7 times the data"]
+    frame = grid(method=methods, measure=["traded", "kendall_channels"])
+    frame = with_bounds(frame.assign(estimate=[0.5, 0.6, 0.3, 0.7]))
+    figure = instability.by_method(frame, NOTE)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["units traded (%)", "Kendall's tau, channels"]
+    assert ticks(figure.axes[0], "y") == methods[::-1] and words(figure) == [NOTE]
+    (first, second) = [container.lines[0] for container in figure.axes[0].containers]
+    assert (first.get_xdata()[0], first.get_ydata()[0]) == (pytest.approx(50), 1)
+    assert (second.get_xdata()[0], second.get_ydata()[0]) == (pytest.approx(30), 0)
+    assert first.get_markerfacecolor() != "white" and second.get_markerfacecolor() == "white"
+    assert first.get_color() == second.get_color()
 
 
-def test_a_change_that_is_none_is_named(agreement):
-    with pytest.raises(StudyError, match="unknown change 'int3'"):
-        instability.by_change(agreement.replace({"change": {"sample": "int3"}}), NOTE)
+def test_sources_are_in_order_of_size():
+    frame = measured(grid(source=["bfloat16", "sample of 640 tokens"], seed=SEEDS), 0.1, 0.2, "sd")
+    frame.loc[frame["source"] == "bfloat16", "sd"] /= 100
+    (axis,) = (figure := instability.sources(frame, NOTE)).axes
+    assert ticks(axis, "y") == ["bf16", "sample of 640 tokens"] and axis.get_xscale() == "log"
+    (shown,) = points(axis, across=True).values()
+    check_three_seeds(shown, frame, "source", "sd", ["bfloat16", "sample of 640 tokens"])
+    assert words(figure) == [NOTE]
 
 
-def test_over_ratio():
-    frame = grid(change=["noise-1e-2", "sample"], pruner=["random", "l1", "moreau"], ratio=[0.1, 0.5], seed=SEEDS)
-    frame = measured(frame, -0.1, 0.9, "corrected")
-    figure = instability.over_ratio(frame, NOTE)
-    assert [axis.get_title() for axis in figure.axes] == ["noise 1e-2", "other sample"] and words(figure) == [NOTE]
-    assert figure.axes[0].get_ylabel() == "overlap of masks,\nchance-corrected"
-    assert legend(figure.axes[1]) == ["random", "l1", "moreau"]
-    for axis, change in zip(figure.axes, ("noise-1e-2", "sample")):
-        assert levels(axis) == [0] and axis.get_xlabel() == "units removed (%)"
-        for offset, (name, shown) in zip((-0.6, 0, 0.6), points(axis).items()):
-            assert shown.places == pytest.approx(np.array([10, 50]) + offset)
-            check_three_seeds(
-                shown, frame[(frame["pruner"] == name) & (frame["change"] == change)], "ratio", "corrected"
-            )
-
-
-def test_shares_of_the_variance():
-    frame = measured(grid(pruner=["taylor", "moreau"], source=["calibration", "noise", "rest"]), 0.2, 0.4, "share")
-    frame = frame.assign(low=frame["share"] - 0.1, high=frame["share"] + 0.2)
-    (axis,) = (figure := instability.variance_shares(frame, NOTE)).axes
-    assert ticks(axis, "y") == ["rest", "noise", "calibration"] and words(figure) == [NOTE]
-    assert axis.get_xlabel() == "share of the variance of log scores (%)" and axis.get_xlim() == (-3, 103)
-    assert legend(axis) == ["taylor", "moreau"]
-    for name, offset in (("taylor", 0.15), ("moreau", -0.15)):
-        part, shown = frame[frame["pruner"] == name], points(axis, across=True)[name]
-        assert shown.places == pytest.approx(np.array([2, 1, 0]) + offset)
-        for column, drawn in (("share", shown.mean), ("low", shown.low), ("high", shown.high)):
-            assert drawn == pytest.approx(100 * part[column].to_numpy())
-
-
-def test_stability_against_quality(agreement):
-    left, right = (figure := instability.stability_and_quality(agreement, NOTE)).axes
-    assert left.get_yscale() == "log" and left.get_ylabel() == "divergence of the two\npruned models (nats per token)"
-    assert right.get_yscale() == "linear" and right.get_ylabel() == "change of perplexity (%)"
-    assert levels(right) == [0] and legend(right) == ["taylor", "moreau"] and words(figure) == [NOTE]
-    for axis, column in ((left, "kl"), (right, "change_percent")):
-        assert axis.get_xlabel() == "Jaccard index of the two masks"
-        for name in ("taylor", "moreau"):
-            part, (x, y) = agreement[agreement["pruner"] == name], curves(axis)[name]
-            assert list(x) == list(part["jaccard"]) and list(y) == list(part[column])
-
-
-def test_steady_and_good():
-    names = ["random", "taylor", "moreau"]
-    frame = measured(grid(pruner=names[::-1]), 1, 2, "jaccard", "perplexity_wiki", "perplexity_novel")
-    figure = instability.steady_and_good(frame, ["wiki", "novel"], NOTE)
-    assert [axis.get_title() for axis in figure.axes] == ["Wikipedia", "novel"] and words(figure) == [NOTE]
-    assert figure.axes[0].get_ylabel() == "perplexity of the pruned model" and legend(figure.axes[1]) == names
-    for axis, corpus in zip(figure.axes, ("wiki", "novel")):
-        assert axis.get_xlabel() == "Jaccard index under another calibration sample"
-        for row in frame.to_dict("records"):
-            assert curves(axis)[row["pruner"]] == (row["jaccard"], row[f"perplexity_{corpus}"])
+def test_a_pruner_that_is_none_is_named():
+    frame = with_bounds(pd.DataFrame([{"panel": "formats", "change": "a", "pruner": "mine", "estimate": 0.1}]))
+    with pytest.raises(StudyError, match="pruner 'mine' is not registered"):
+        instability.traded(frame, NOTE)

@@ -2,89 +2,74 @@
 
 import numpy as np
 import pytest
-from helpers.artists import NOTE, check_three_seeds, grid, legend, levels, measured, points, ticks, words
+from helpers.artists import NOTE, check_three_seeds, curves, grid, legend_below, levels, measured, points, ticks, words
 
+from mpstudy.errors import StudyError
 from mpstudy.figures import pruning
+from mpstudy.pruners import PRUNERS
 
-RATIOS, SEEDS, CORPORA = [0.1, 0.2, 0.4], [0, 1, 2], ["sotu-late", "wiki"]
-NAMES = ["l1", "taylor", "taylor2", "moreau", "moreau-release"]  # in the order of the registry
-DENSE = {"sotu-late": 12.0, "wiki": 15.0}
+SEEDS, SHARES, CORPORA = [0, 1, 2], [0.1, 0.2, 0.3], ["sotu-late", "wiki"]
+METHODS = ["moreau", "taylor2", "taylor, 7 times the data"]  # not in the order of the registry
+TITLES = ["addresses since 1946", "Wikipedia"]
 
 
 @pytest.fixture
-def perplexity():
-    return measured(grid(pruner=NAMES[::-1], seed=SEEDS, ratio=RATIOS, corpus=CORPORA), 20, 400, "perplexity")
+def gaps():
+    frame = measured(grid(method=METHODS, share=SHARES, corpus=CORPORA), -5, 5, "estimate", "half")
+    half = frame.pop("half").abs()
+    return frame.assign(low=frame["estimate"] - half, high=frame["estimate"] + half)
 
 
-def test_perplexity_over_ratio(perplexity):
-    figure = pruning.over_ratio(perplexity, DENSE, NOTE)
-    (top, _), (bottom, _) = np.array(figure.axes).reshape(2, 2)
-    assert words(figure) == [NOTE]
-    assert top.get_yscale() == "log" and top.get_ylabel() == "perplexity (log scale)"
-    assert bottom.get_yscale() == "linear" and bottom.get_ylabel() == "change against\nTaylor (%)"
-    assert bottom.get_xlabel() == "units removed in each pruned layer"
-    assert ticks(bottom) == ["10%", "20%", "40%"]
-    assert legend(figure.axes[1]) == NAMES
+def test_the_change_against_taylor_has_the_intervals_given(gaps):
+    figure = pruning.against_taylor(gaps, NOTE)
+    assert [axis.get_title() for axis in figure.axes] == TITLES and words(figure) == [NOTE]
+    assert figure.axes[0].get_ylabel() == "change against\nTaylor (%, log)" and legend_below(figure) == METHODS
+    assert figure.axes[1].get_xlabel() == "parameters removed of the pruned layers"
+    assert ticks(figure.axes[1]) == ["10%", "20%", "30%"]
     for axis, corpus in zip(figure.axes, CORPORA):
-        assert axis.get_title() == {"sotu-late": "addresses since 1946", "wiki": "Wikipedia"}[corpus]
-        assert levels(axis) == [DENSE[corpus]] and words(axis) == ["dense"]
-        for place, name in enumerate(NAMES):
-            part = perplexity[(perplexity["pruner"] == name) & (perplexity["corpus"] == corpus)]
-            shown = points(axis)[name]
-            check_three_seeds(shown, part, "ratio", "perplexity")
-            assert shown.places == pytest.approx(np.arange(3) + 0.07 * (place - 2))
+        assert levels(axis) == [0] and list(axis.get_xticks()) == [0, 1, 2]
+        for offset, (method, shown) in zip((-0.8 / 3, 0, 0.8 / 3), points(axis).items()):
+            part = gaps[(gaps["corpus"] == corpus) & (gaps["method"] == method)]
+            assert shown.places == pytest.approx(np.arange(3) + offset) and shown.style == "None"
+            for drawn, column in ((shown.mean, "estimate"), (shown.low, "low"), (shown.high, "high")):
+                assert drawn == pytest.approx(part[column].to_numpy())
 
 
-def test_the_change_against_taylor_is_paired_by_seed_and_only_of_its_relatives(perplexity):
-    figure = pruning.over_ratio(perplexity, DENSE, NOTE)
-    for axis, corpus in zip(figure.axes[2:], CORPORA):
-        shown = points(axis)
-        assert list(shown) == ["taylor2", "moreau"] and levels(axis) == [0]
-        table = perplexity[perplexity["corpus"] == corpus].set_index(["pruner", "ratio", "seed"])["perplexity"]
-        for name in shown:
-            change = 100 * (table[name] / table["taylor"] - 1)
-            check_three_seeds(shown[name], change.reset_index(), "ratio", "perplexity", RATIOS)
+def test_a_method_looks_like_its_pruner_and_is_white_inside_when_special(gaps):
+    shown = points(pruning.against_taylor(gaps, NOTE).axes[0])
+    for method in METHODS:
+        own = PRUNERS[method.partition(",")[0]].look
+        assert shown[method].look == (own.colour, own.marker)
+    assert shown["moreau"].face == PRUNERS["moreau"].look.colour and shown["taylor, 7 times the data"].face == "#ffffff"
 
 
-def test_without_taylor_there_is_nothing_below(perplexity):
-    figure = pruning.over_ratio(perplexity[perplexity["pruner"] == "l1"], DENSE, NOTE)
-    assert len(figure.axes) == 2 and list(points(figure.axes[0])) == ["l1"]
+def test_a_method_of_no_pruner_is_an_error(gaps):
+    with pytest.raises(StudyError, match="pruner 'mine' is not registered"):
+        pruning.against_taylor(gaps.replace("moreau", "mine, twice"), NOTE)
 
 
-def test_values_by_layer():
-    frame = measured(
-        grid(pruner=["moreau", "l2"], kind=["attention", "mlp"], layer=[4, 5, 6, 7], seed=SEEDS), 0, 1, "jaccard"
-    )
-    figure = pruning.by_layer(frame, "jaccard", "Jaccard index with Taylor", NOTE, (0.2, "local scope"))
-    assert [axis.get_title() for axis in figure.axes] == ["attention heads", "MLP channels"]
-    assert figure.axes[0].get_ylabel() == "Jaccard index with Taylor" and words(figure) == [NOTE]
-    assert legend(figure.axes[1]) == ["l2", "moreau"]
-    for axis, kind in zip(figure.axes, ("attention", "mlp")):
-        assert axis.get_xlabel() == "layer" and levels(axis) == [0.2] and words(axis) == ["local scope"]
-        for name, shown in points(axis).items():
-            assert list(shown.places) == [4, 5, 6, 7]
-            check_three_seeds(shown, frame[(frame["pruner"] == name) & (frame["kind"] == kind)], "layer", "jaccard")
+def test_log_perplexity_over_gradients():
+    frame = measured(grid(method=METHODS, seed=SEEDS, corpus=CORPORA), 3, 4, "nll")
+    frame["gradients"] = frame["method"].map(dict(zip(METHODS, (7, 1, 7)))).astype(float) + 0.5 * (frame["seed"] - 1)
+    figure = pruning.over_compute(frame, NOTE)
+    assert [axis.get_title() for axis in figure.axes] == TITLES and legend_below(figure) == METHODS
+    assert figure.axes[0].get_ylabel() == "log-perplexity (nats per token)"
+    assert {NOTE, "gradients of the calibration sample"} == {*words(figure), figure.get_supxlabel()}
+    for axis, corpus in zip(figure.axes, CORPORA):
+        assert axis.get_xscale() == "log" and ticks(axis) == ["1", "3", "10", "30"]
+        for shift, mean, (method, shown) in zip((-0.1, 0, 0.1), (7, 1, 7), points(axis).items()):
+            assert shown.places == pytest.approx([mean * np.exp(shift)])
+            part = frame[(frame["corpus"] == corpus) & (frame["method"] == method)]
+            check_three_seeds(shown, part, "method", "nll")
 
 
-def test_values_by_layer_without_a_reference():
-    frame = measured(grid(pruner=["l2"], kind=["mlp"], layer=[4, 5], seed=SEEDS), 0, 1, "jaccard")
-    axis = pruning.by_layer(frame, "jaccard", "Jaccard index", NOTE).axes[0]
-    assert levels(axis) == [] and words(axis) == []
-
-
-def test_moreau_over_its_radius():
-    frame = measured(grid(rho=[0.02, 0.05, 0.2], seed=SEEDS, corpus=CORPORA), -5, 5, "change_percent")
-    frame["jaccard_taylor"] = 0.5 + frame["rho"] + 0.01 * frame["seed"]  # the same for both corpora
-    figure = pruning.against_taylor(frame, NOTE)
-    left, right = figure.axes
-    assert words(figure) == [NOTE]
-    check_three_seeds(points(left)["moreau"], frame[frame["corpus"] == "wiki"], "rho", "jaccard_taylor")
-    assert left.get_ylabel() == "Jaccard index with Taylor's mask" and left.get_ylim() == (0, 1.03)
-    assert right.get_ylabel() == "perplexity against Taylor (%)" and levels(right) == [0]
-    assert legend(right) == ["addresses since 1946", "Wikipedia"]
-    for corpus, label in zip(CORPORA, legend(right)):
-        check_three_seeds(points(right)[label], frame[frame["corpus"] == corpus], "rho", "change_percent")
-    assert [points(right)[label].style for label in legend(right)] == ["-", "--"]
-    for axis in (left, right):
-        assert axis.get_xscale() == "log" and ticks(axis) == ["0.02", "0.05", "0.2"]
-        assert axis.get_xlabel() == "radius rho of the envelope"
+def test_agreement_by_layer_is_the_mean_over_seeds_beside_chance():
+    frame = measured(grid(method=METHODS, layer=[4, 5, 6], seed=SEEDS), 0, 1, "jaccard_taylor").assign(chance=0.11)
+    figure = pruning.by_layer(frame, NOTE)
+    (axis,) = figure.axes
+    assert axis.get_xlabel() == "layer" and axis.get_ylabel() == "Jaccard index with Taylor's\nremoved channels"
+    assert levels(axis) == [pytest.approx(0.11)] and words(axis) == ["two random masks"] and words(figure) == [NOTE]
+    assert legend_below(figure) == METHODS
+    for method, (x, y) in curves(axis).items():
+        means = frame[frame["method"] == method].groupby("layer")["jaccard_taylor"].mean()
+        assert list(x) == [4, 5, 6] and y == pytest.approx(means.to_numpy())

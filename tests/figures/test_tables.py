@@ -42,3 +42,16 @@ def test_a_table_is_saved_in_four_forms(tmp_path):
     assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert (tmp_path / "of_all.md").read_text() == tables.markdown(frame) + "\n\nAt 50 % and more: a_b & #1.\n"
     assert (tmp_path / "of_all.txt").read_text() == "At 50 % and more: a_b & #1.\n"
+
+
+def test_the_lowest_of_a_column_is_bold_and_wide_tables_are_scaled(tmp_path):
+    frame = pd.DataFrame({"method": ["a", "b", "c"], "wiki": ["12.5 [11, 14]", "9.5 [9, 10]", ""], "n": [3, 10, 2]})
+    tables.save(frame, tmp_path / "small", "Small.", lowest=["wiki"])
+    assert "| b | **9.5 [9, 10]** | 10 |" in (tmp_path / "small.md").read_text()
+    tex = (tmp_path / "small.tex").read_text()
+    assert tex.count(r"\textbf{") == 1 and r"\textbf{9.5 [9, 10]}" in tex and "resizebox" not in tex
+    assert r"\begin{tabular}{llr}" in tex  # an empty cell is no number
+    wide = frame.assign(**{f"column {i}": "x" * 30 for i in range(4)})
+    tables.save(wide, tmp_path / "wide", "Wide.")
+    tex = (tmp_path / "wide.tex").read_text()
+    assert tex.index(r"\resizebox{\textwidth}{!}{%") < tex.index(r"\begin{tabular}") and r"\end{tabular}}" in tex

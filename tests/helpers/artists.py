@@ -57,6 +57,12 @@ def legend(axis) -> list[str]:
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
+def legend_below(figure) -> list[str]:
+    """The legend of the whole figure."""
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
 def ticks(axis, which: str = "x") -> list[str]:
     return [label.get_text() for label in getattr(axis, f"get_{which}ticklabels")()]
 
@@ -83,6 +89,6 @@ def check_three_seeds(shown: Points, frame: pd.DataFrame, by: str, value: str, o
     assert (groups.count() == 3).all()
     order = list(groups.groups) if order is None else order
     mean, half = (scale * groups.agg(measure).loc[order].to_numpy() for measure in ("mean", "sem"))
-    half = 4.302653 * half  # the 97.5 % point of t with 2 degrees of freedom
+    half = 4.302652729911275 * half  # the 97.5 % point of t with 2 degrees of freedom
     for drawn, expected in ((shown.mean, mean), (shown.low, mean - half), (shown.high, mean + half)):
         assert drawn == pytest.approx(expected)

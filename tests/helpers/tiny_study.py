@@ -52,6 +52,17 @@ class TinyStudy:
         } | more
         (self.profiles / "tiny.yaml").write_text(yaml.safe_dump(content))
 
+    def claims(self, claims: list[dict], objections: list[dict] | None = None) -> None:
+        """Write the claims beside the notebooks."""
+        content = {"claims": claims} | ({} if objections is None else {"objections": objections})
+        (self.notebooks / "claims.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def results(self, run: str, *contrasts: dict) -> None:
+        """A result of ``run`` that holds nothing but a table of contrasts, as no code of today has made it."""
+        file = self.home / "results" / f"{run}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"run": run, "tables": {"contrasts": {"units": {}, "rows": list(contrasts)}}}))
+
     def report(self, name: str = "tiny", **more) -> list[str]:
         return report(name, reports=self.reports, folder=self.profiles, **more)
 
@@ -68,6 +79,25 @@ class TinyStudy:
             f"REPORTS, PROFILES = pathlib.Path({str(self.reports)!r}), pathlib.Path({str(self.profiles)!r})\n"
         )
         return [sys.executable, "-c", head + code]
+
+
+def claim(name: str, **more) -> dict:
+    """The entry of a claim on the run `write`."""
+    says = {
+        "supported": "Yes: {estimate} [{low}, {high}] {unit}, n = {n}.",
+        "refuted": "No: {estimate} {unit}, not {margin}.",
+        "not resolved": "Not resolved: {estimate}, detectable {detectable}.",
+    }
+    entry = {"id": name, "question": f"Is {name} so?", "estimand": "Mean over seeds.", "run": "write", "test": "above"}
+    return entry | {"margin": 0, "says": says, "minutes": {"tiny": 0.1}, "memory_gb": {"tiny": 0.5}} | more
+
+
+def contrast(name: str, estimate: float, se: float | None = 0.5, unit: str = "points") -> dict:
+    """A row of contrasts over three seeds: two degrees of freedom, whose Student quantile of 97.5 % is 4.302653."""
+    half = 4.302653 * (se or 0)
+    bounds = {"low": estimate - half, "high": estimate + half} if se is not None else {"low": None, "high": None}
+    row = {"contrast": name, "estimate": estimate, "se": se, "df": 2, **bounds}
+    return row | {"n": 3, "tokens": None, "items": None, "unit": unit}
 
 
 def _cell(kind: str, source: str, *tags: str) -> dict:

@@ -130,6 +130,26 @@ def test_what_the_solver_reached_is_reported(name, model, units):
     assert short["converged"] is False and short["residual"] > 0.1 and short["gradients"] == 3
 
 
+def test_the_release_tells_where_each_step_starts(model, units):
+    tokens, weights = tiny_tokens(), dict(model.named_parameters())
+    with only_trainable(model, weights):
+        loss, gradients = mean_gradients(model, [tokens], weights)
+    meta = score("moreau-release", model, units, steps=2, std=0.0, soft=0.0, lr=1e-3).meta
+    size = sum(float(gradient.square().sum()) for gradient in gradients.values()) ** 0.5
+    assert meta["losses"][0] == pytest.approx(loss) and meta["losses"][1] < loss
+    assert meta["norms"] == [0, pytest.approx(1e-3 * size)]
+
+
+def test_the_releases_shrinkage_has_a_period_of_two(model, units):
+    """Rows far below ``soft`` turn round to its size, and the next step removes them again."""
+    settings = {"steps": 5, "std": 0.0, "soft": 1e-3, "lr": 1e-4}
+    norms = score("moreau-release", model, units, **settings).meta["norms"]
+    limit = 1e-3 * sum(weight.numel() for weight in model.parameters()) ** 0.5
+    assert all(0.8 * limit < large < limit and small < 0.2 * limit for small, large in (norms[0:2], norms[2:4]))
+    corrected = score("moreau-release", model, units, corrected_shrink=True, **settings).meta["norms"]
+    assert corrected == sorted(corrected)
+
+
 def test_gradients_are_counted_over_batches_and_noise(model, units):
     tokens = tiny_tokens(samples=4)
     settings = {"max_steps": 1, "batches": [tokens[:2], tokens[2:]]}

@@ -18,9 +18,10 @@ NAN, INF = math.nan, math.inf
 
 COUNTS = ("samples", "length", "window", "windows", "task_items", "new_tokens", "validation_rows", "repeats")
 COUNTS += ("max_steps", "release_steps", "tuning_rows", "budget", "pruning_steps", "sparse_samples", "sparse_length")
+COUNTS += ("traced", "averaged_rows", "long_length")
 LISTS = ("seeds", "ratios", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "common_changes")
 LISTS += ("row_counts", "compared", "rivals", "compared_changes", "crossed", "corpora", "tasks")
-LISTS += ("methods", "sparsities")
+LISTS += ("methods", "sparsities", "lipschitz_seeds", "rows", "moreau_rows", "solver_steps")
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +47,16 @@ def parameters(model: str) -> dict:
         "pruning_steps": 2, "sparse_samples": 16, "sparse_length": 128,
         "compared_changes": ["sample", "length-32"], "common_changes": ["corpus-wiki"], "crossed": [0, 1],
         "tuning_rows": 8, "budget": 4, "rho": 0.05,
-        "rhos": [0.01, 0.05, 0.2], "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
+        "rhos": [0.01, 0.05, 0.2], "etas": [0.002], "tols": [0.1], "sigmas": [0.05], "tol": 0.1, "sigma": 0.05,
+        "choose": True, "chosen_on": "novel", "choice_seeds": [100], "sparse_seeds": [0, 1], "richer": [],
+        "eta": 0.002, "radii": [0.02, 0.2], "lengths": [64, 256], "max_steps": 24,
         "solvers": ["spectral", "plain"], "precision": 0.01, "noise": 0.01, "release_steps": 10,
         "instructions": "alpaca-demo", "row_counts": [6, 8], "new_tokens": 8, "references": [],
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
-        "share": 0.3, "shares": [0.1, 0.3], "choose": True, "chosen_on": "novel", "choice_seeds": [100],
-        "lrs": [3e-4, 1e-3], "lora_seeds": [0, 1],
+        "share": 0.3, "shares": [0.1, 0.3], "lrs": [3e-4, 1e-3], "lora_seeds": [0, 1],
+        "rows": [10, 20], "long_rows": 10, "long_length": 2048, "moreau_rows": [10], "averaged_rows": 20,
+        "solver_steps": [1, 5], "traced": 2, "lipschitz_seeds": [0], "corrected": True,
         "title": "a parameter without a rule", "micro_batch_size": 2, "prompts": ["Why?"],
     }  # fmt: skip
 
@@ -65,7 +69,8 @@ def test_the_studys_parameters_pass(model):
     "edge",
     [
         {"ratio": 0}, {"ratio": 0.0}, {"ratios": [0.0, 0.5]}, {"eta": 0}, {"eta": 0.0}, {"rho": 1}, {"layers": "0-5"},
-        {"layers": "5"}, {"seeds": [7]}, {"warmup_steps": 0}, {"window": 2}, {"length": 2}, {"samples": 1},
+        {"layers": "5"}, {"seeds": [7]}, {"long_rows": 0},
+        {"warmup_steps": 0}, {"window": 2}, {"length": 2}, {"samples": 1},
         {"row_counts": [1], "warmup_steps": 0}, {"corpora": ["novel"]}, {"instructions": "alpaca-cleaned"},
         {"calibration": "c4"},
     ],
@@ -134,6 +139,9 @@ def test_values_at_the_edge_pass(model, edge):
             for bad in ([], "taylor", 3, None)
         ],
         ({"row_counts": [8, 6]}, r"row_counts: a list in rising order is needed, not \[8, 6\]"),
+        ({"rows": [20, 10]}, r"rows: a list in rising order is needed, not \[20, 10\]"),
+        ({"long_rows": -1}, "long_rows must be a whole number of at least 0, not -1"),
+        ({"corrected": 1}, "corrected must be true or false, not 1"),
         ({"row_counts": [0]}, "element 0 of row_counts must be a whole number of at least 1, not 0"),
         ({"references": ["owner/absent"]}, "'owner/absent' is not in the local cache"),
         # layers
@@ -171,9 +179,9 @@ def test_every_rule_is_of_a_parameter_that_some_notebook_or_reader_has():
 
 @pytest.mark.parametrize("bad", [NAN, -INF, [1, NAN], {"a": [INF]}, ({"b": NAN},)])
 def test_numbers_of_a_parameter_without_a_rule_are_finite(bad):
-    checks.validate({"rh0": -1, "sigma": [0.5, {"a": None}], "flag": True})
-    with pytest.raises(StudyError, match="sigma: each number must be finite, not (nan|-?inf)"):
-        checks.validate({"rh0": -1, "sigma": bad})
+    checks.validate({"rh0": -1, "scale": [0.5, {"a": None}], "flag": True})
+    with pytest.raises(StudyError, match="scale: each number must be finite, not (nan|-?inf)"):
+        checks.validate({"rh0": -1, "scale": bad})
 
 
 def test_a_family_without_adapter_is_named(tmp_path):

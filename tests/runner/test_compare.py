@@ -126,8 +126,12 @@ def test_of_a_part_only_the_rows_that_both_have_are_compared():
         ("ppl", "outside"),
         ("seconds", "timing"),
         ("ppl", "unmatched"),
-        ("seconds", "unmatched"),
+        ("seconds", "timing"),
     ]
+    pooled = cells(result(ROWS), new, whole=False, pooled=["quality"])
+    assert statuses(pooled)[2:] == [("ppl", "pooled"), ("seconds", "timing")], "of other seeds there are other rows"
+    names = cells(result([{"name": "a"}]), result([{"name": "b"}]), whole=False)
+    assert statuses(names) == [("", "unmatched")]
     assert cells(result(ROWS), result(ROWS, more=ROWS), whole=False)[-1].status == "outside", "a table of nowhere"
 
 

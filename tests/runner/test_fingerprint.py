@@ -14,6 +14,7 @@ from helpers.tiny_study import TinyStudy
 from mpstudy.inputs import content, manifest
 from mpstudy.pruners import PRUNERS
 from mpstudy.runner import fingerprint as fingerprints
+from mpstudy.runner import machine
 from mpstudy.runner.fingerprint import code_cells, differences, fingerprint, identity, reach
 from mpstudy.runner.profiles import Run, load_profile
 from mpstudy.runner.status import identities
@@ -178,7 +179,7 @@ def test_a_new_input_changes_nothing_and_another_text_does(before, copy, monkeyp
     "file, old, new, word",
     [
         ("pruners/taylor.py", 'meta = {"pruner": "taylor",', 'meta = {"pruner": "taylor", "x": 1,', "taylor"),
-        ("pruners/moreau_release.py", "lr=2e-4", "lr=3e-4", "moreau-release"),
+        ("pruners/moreau_release.py", "lr: float = 2e-4", "lr: float = 3e-4", "moreau-release"),
         ("sparse/wanda.py", "gram", "2 * gram", "wanda"),
         ("pruners/taylor.py", "0.5 * fisher", "0.6 * fisher", "taylor-mix"),
     ],
@@ -367,6 +368,18 @@ def test_the_device_counts(tiny, monkeypatch):
     first = tiny()
     monkeypatch.setattr(fingerprints, "device", lambda: "Some GPU")
     assert fingerprint(tiny()) != fingerprint(first)
+
+
+def test_the_instructions_of_mkl_count_where_they_are_not_the_usual_ones(tiny, monkeypatch):
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    first = tiny()
+    monkeypatch.setenv("MKL_CBWR", machine.SAME_BITS["MKL_CBWR"])
+    assert tiny() == first and "instructions" not in first
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    other = tiny()
+    assert fingerprint(other) != fingerprint(first)
+    assert differences(other, first) == ["instructions: MKL_CBWR COMPATIBLE is now AVX2,STRICT"]
+    assert differences(other, other) == []
 
 
 # --- What is said of a difference -------------------------------------------------------------------------------

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers.tiny_study import TinyStudy, claim, contrast
 
 from mpstudy.errors import StudyError
+from mpstudy.runner.claims import Declared, load_claims
 from mpstudy.runner.pages import MAX_ROWS, rebuild, write_notebook_page, write_pages
 
+NOTHING = Declared(Path())
 DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -51,7 +54,7 @@ class Links(html.parser.HTMLParser):
                 self.links.append(value)
 
 
-def add_run(home: Path, name: str, rows: int = 2, needs: tuple = ()) -> None:
+def add_run(home: Path, name: str, rows: int = 2, needs: tuple = (), contrasts: tuple = ()) -> None:
     """A finished run with one figure and one table, as the runner leaves it."""
     for folder in ("results", f"figures/{name}", f"tables/{name}"):
         (home / folder).mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,7 @@ def add_run(home: Path, name: str, rows: int = 2, needs: tuple = ()) -> None:
         "run": name,
         "parameters": {"model": "small", "note": "<script>"},
         "needs": dict.fromkeys(needs, "0"),
+        "tables": {"contrasts": {"units": {}, "rows": list(contrasts)}} if contrasts else {},
         "files": files,
         "provenance": FACTS,
     }
@@ -95,7 +99,7 @@ def add_run(home: Path, name: str, rows: int = 2, needs: tuple = ()) -> None:
 def home(tmp_path):
     add_run(tmp_path / "laptop", "first")
     add_run(tmp_path / "laptop", "second", rows=MAX_ROWS + 3, needs=("first",))
-    write_pages(tmp_path / "laptop", "A study & its <notebooks>.")
+    write_pages(tmp_path / "laptop", NOTHING, "A study & its <notebooks>.")
     return tmp_path / "laptop"
 
 
@@ -143,17 +147,26 @@ def test_pages_load_nothing_from_elsewhere(home):
 
 def test_equal_results_give_equal_pages(home):
     before = {page: page.read_bytes() for page in home.parent.rglob("*.html")}
-    rebuild(home, "A study & its <notebooks>.")
+    rebuild(home, NOTHING, "A study & its <notebooks>.")
     assert {page: page.read_bytes() for page in home.parent.rglob("*.html")} == before
+
+
+def test_outdated_runs_are_marked_even_where_files_of_theirs_are_gone(home):
+    (home / "tables/first/scores_by_method.csv").unlink()
+    (home / "second.ipynb").unlink()
+    write_pages(home, "", ["first"])
+    page = (home / "index.html").read_text()
+    assert "The run first (outdated)" in page and page.count("(outdated)") == 2, "its card and its figure"
+    assert "as they are: first." in page and "<h3>second</h3>" in page
 
 
 def test_the_list_of_studies_leaves_out_what_is_not_committed(home):
     add_run(home.parent / "smoke", "first")
     add_run(home.parent / "own", "first")
-    write_pages(home.parent / "smoke")
-    write_pages(home.parent / "own")
+    write_pages(home.parent / "smoke", NOTHING)
+    write_pages(home.parent / "own", NOTHING)
     add_run(home.parent / "custom", "first")
-    write_pages(home.parent / "custom")
+    write_pages(home.parent / "custom", NOTHING)
     page = (home.parent / "index.html").read_text()
     assert 'href="laptop/index.html"' in page and 'href="own/index.html"' in page and "smoke/" not in page
     assert "custom/" not in page
@@ -162,10 +175,48 @@ def test_the_list_of_studies_leaves_out_what_is_not_committed(home):
 
 def test_an_empty_report_is_an_error(tmp_path):
     with pytest.raises(StudyError, match="no finished results"):
-        write_pages(tmp_path / "laptop")
+        write_pages(tmp_path / "laptop", NOTHING)
 
 
 def test_a_missing_notebook_is_named(home):
     (home / "first.ipynb").unlink()
     with pytest.raises(StudyError, match="first: its executed notebook is missing"):
-        rebuild(home)
+        rebuild(home, NOTHING)
+
+
+def test_verdicts_stand_on_the_page_of_the_profile_and_the_abstract_above_the_list(home, tmp_path):
+    study = TinyStudy(tmp_path / "study")
+    study.notebook("write", "seeds = [0]", "pass")
+    study.profile([study.run("write")])
+    study.claims(
+        [claim("a", question="Is <a> so?"), claim("b")],
+        [{"objection": "No <cost>.", "claims": ["a", "b"]}, {"objection": "One family.", "claims": []}],
+    )
+    abstract = '{% block abstract %}\nHere: {{ claims["a"].sentence }}\n{% endblock %}'
+    (study.notebooks / "findings.md.j2").write_text(abstract)
+    declared = load_claims(study.notebooks)
+    page, studies = home / "index.html", home.parent / "index.html"
+    before = page.read_text(), studies.read_text()
+    write_pages(home, declared, "A study & its <notebooks>.")
+    assert (page.read_text(), studies.read_text()) == before, "nothing is shown while no claim is computed"
+
+    add_run(home, "write", contrasts=(contrast("a", 30.126),))
+    write_pages(home, declared)
+    text = page.read_text()
+    for wanted in (
+        "Is &lt;a&gt; so?",
+        "+30.1 [+28.0, +32.3] points",
+        "python -m mpstudy reproduce --profile laptop --claim a",
+        "No &lt;cost&gt;.",
+        "One family.",
+        "No claim answers this.",
+        "Not computed: write has recorded no contrast b.",
+    ):
+        assert wanted in text
+    assert text.index('id="claims"') < text.index("<h2>Notebooks</h2>") and 'id="a"' in text
+    text = studies.read_text()
+    assert "<p>Here: Yes: +30.1 [+28.0, +32.3] points, n = 3.</p>" in text
+    assert text.index("Is &lt;a&gt; so?") < text.index('class="card"') and 'id="a"' not in text
+    add_run(home.parent / "smoke", "write", contrasts=(contrast("a", -70.0),))
+    write_pages(home.parent / "smoke", declared)
+    assert studies.read_text() == text, "only the profile that README quotes stands above the list"

@@ -1,6 +1,7 @@
 """Changed prose, comments and formatting come into the executed notebook and its page without executing anything."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_a_second_time_nothing_changes(study):
     retell(study)
     study.report()
     before = {path: value for path, value in state(study).items() if path.stem == "write"}
-    assert not splice(study.notebooks / "write.ipynb", study.home / "write.ipynb")
+    assert splice(study.notebooks / "write.ipynb", study.home / "write.ipynb") is None
     study.report()
     assert before.items() <= state(study).items()
 
@@ -131,14 +132,25 @@ def test_changed_code_is_executed_and_not_spliced(study):
         study.report()
 
 
-def test_a_failing_write_leaves_the_old_notebook(study, monkeypatch):
-    executed = study.home / "write.ipynb"
-    before = executed.read_bytes()
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_kill_between_notebook_and_page_is_mended_the_next_time(study, monkeypatch, writes):
+    """Of the two files that are replaced, ``writes`` are before it dies."""
+    runs, executed, page = load_profile("tiny", study.profiles).runs, study.home / "write.ipynb", "write.html"
+    before, replaced, replace = executed.read_bytes(), [], os.replace
     retell(study)
-    monkeypatch.setattr("os.replace", forbidden)
-    with pytest.raises(AssertionError):
-        splice(study.notebooks / "write.ipynb", executed)
-    assert executed.read_bytes() == before
+
+    def deadly(source, target):
+        if len(replaced) == writes:
+            raise KeyboardInterrupt
+        replaced.append(replace(source, target))
+
+    monkeypatch.setattr("os.replace", deadly)
+    with pytest.raises(KeyboardInterrupt):
+        refresh(runs, study.home)
+    assert executed.read_bytes() == before, "the notebook is the last"
+    monkeypatch.setattr("os.replace", replace)
+    assert refresh(runs, study.home) == ["write"] and refresh(runs, study.home) == []
+    assert "Told anew" in executed.read_text() and "Told anew" in (study.home / page).read_text()
 
 
 def test_the_guard_of_these_tests_guards_what_executes():

@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.tiny_study import TinyStudy
+from helpers.tiny_study import TinyStudy, claim
 
 from mpstudy.errors import StudyError
 from mpstudy.runner import machine
 from mpstudy.runner import reproduce as reproduce_module
 from mpstudy.runner.profiles import load_profile
 from mpstudy.runner.publish import scrub
-from mpstudy.runner.reproduce import _announce, _locked, report
+from mpstudy.runner.reproduce import _announce, locked, report
+from mpstudy.runner.status import status
 from mpstudy.store.paths import ROOT
 
 WRITE = """
@@ -85,7 +86,7 @@ def test_a_study_runs_once_and_then_not_again(study, capsys):
     study.notebook("read", "power = 1", READ + "\nprint('changed')")
     assert study.report() == ["read"]
     assert study.report(only="write", again=True) == ["write"]
-    assert study.report() == ["read"], "the result it had read is another one now"
+    assert study.report() == [], "the numbers that it had read are the same"
 
 
 @pytest.mark.slow
@@ -181,8 +182,9 @@ report('tiny', reports=REPORTS, folder=PROFILES)"""),
 
 
 @pytest.mark.slow
-def test_independent_runs_execute_at_the_same_time(study, tmp_path):
-    """Each of two notebooks waits until the other one has started."""
+def test_independent_runs_execute_at_the_same_time(study, tmp_path, monkeypatch):
+    """Each of two notebooks waits until the other one has started; both have all threads of the profile."""
+    monkeypatch.setattr(machine, "cores", lambda: 4)
     for mine, other in (("one", "two"), ("two", "one")):
         study.notebook(
             mine,
@@ -197,11 +199,89 @@ while not pathlib.Path({str(tmp_path)!r}, {other!r}).exists():
         )
     study.profile([study.run("one"), study.run("two")], threads=2)
     assert study.report(jobs=2) == ["one", "two"]
-    assert study.result("one")["provenance"]["threads"] == 1
+    for name in ("one", "two"):
+        assert study.result(name)["provenance"]["threads"] == study.result(name)["identity"]["threads"] == 2
+    assert study.report() == [], "one at a time they would have been the same"
+
+
+def test_more_threads_than_cores_are_refused(study, monkeypatch):
+    study.profile([study.run("write")], threads=2)
+    monkeypatch.setattr(machine, "cores", lambda: 5)
+    message = "jobs must be at most 2 here, not 3: each run has the 2 threads of the profile tiny.* has 5 cores"
+    with pytest.raises(StudyError, match=message):
+        study.report(jobs=3)
+    with pytest.raises(StudyError, match="jobs must be at least 1, not 0"):
+        study.report(jobs=0)
+    assert not study.home.exists()
+
+
+def page_marks(study) -> set[str]:
+    """The runs that the page calls outdated."""
+    page = (study.home / "index.html").read_text()
+    return {name for name in ("write", "read") if f"About {name} (outdated)" in page}
+
+
+@pytest.mark.slow
+def test_an_outdated_result_stays_until_the_new_one_is_there(study, monkeypatch):
+    study.report()
+    before = {name: study.result(name) for name in ("write", "read")}
+    assert page_marks(study) == set() and "Outdated" not in (study.home / "index.html").read_text()
+    seen, real = [], reproduce_module.execute
+
+    def failing(run, home, *rest):
+        seen.append((run.name, page_marks(study)))
+        if run.name == "read":
+            assert study.result("read") == before["read"] and study.result("write") != before["write"]
+            raise StudyError("as if it were killed")
+        real(run, home, *rest)
+
+    monkeypatch.setattr(reproduce_module, "execute", failing)
+    study.notebook("write", "seeds = [0, 1, 2]\npower = 2.0", WRITE + "\nprint('changed')")
+    with pytest.raises(StudyError, match="as if it were killed"):
+        study.report()
+    assert seen == [("write", {"write", "read"}), ("read", {"read"})] and page_marks(study) == {"read"}
+    monkeypatch.setattr(reproduce_module, "execute", real)
+    (study.home / "tables/write/squares.csv").unlink()
+    assert study.report(only="write") == ["write"] and page_marks(study) == {"read"}, "also what is not selected"
+    assert study.report() == ["read"] and page_marks(study) == set()
+
+
+@pytest.mark.slow
+def test_again_goes_on_after_a_kill(study, monkeypatch):
+    study.report()
+    real, done = reproduce_module.execute, []
+
+    def dying(run, *rest):
+        if done:
+            raise StudyError("as if it were killed")
+        done.append(run.name)
+        real(run, *rest)
+
+    monkeypatch.setattr(reproduce_module, "execute", dying)
+    with pytest.raises(StudyError, match="as if it were killed"):
+        study.report(again=True)
+    rows = status(load_profile("tiny", study.profiles), study.home)
+    assert done == ["write"] and [row["state"] for row in rows] == ["current", "stale"]
+    assert rows[1]["reasons"] == ["asked for: it is to be executed again"]
+    monkeypatch.setattr(reproduce_module, "execute", real)
+    assert study.report() == ["read"] and study.report() == []
+    assert os.listdir(study.home / "work") == [".lock"]
+
+
+@pytest.mark.slow
+def test_code_that_changes_while_a_run_is_executed_gives_no_result(study):
+    """Nobody could say whether the kernel had read the old code or the new one."""
+    path = study.notebooks / "write.ipynb"
+    edit = f"import pathlib\npath = pathlib.Path({str(path)!r})\n"
+    edit += "_ = path.write_text(path.read_text().replace('run.finish()', 'run.finish();x = 1'))"
+    study.notebook("write", "seeds = [1]", edit)
+    with pytest.raises(StudyError, match="write: notebook: code cell 0 changed, while the runner was at work"):
+        study.report()
+    assert not list(study.home.glob("results/*")) and not list(study.home.glob("*.ipynb"))
 
 
 def test_a_report_folder_has_one_runner_at_a_time(study):
-    with _locked(study.home), pytest.raises(StudyError, match="another process"):
+    with locked(study.home), pytest.raises(StudyError, match="another process"):
         study.report()
 
 
@@ -244,3 +324,61 @@ def test_scrubbing_leaves_no_folder_of_this_machine():
     text = f'{ROOT}/mpstudy/x.py "{ROOT}" {Path.home()}/y /tmp/ipykernel_7/81.py:3: /models/mine {ROOT}-other'
     clean = scrub(text, Path("/data/reports/laptop"), {"model": "/models/mine"})
     assert clean == f'./mpstudy/x.py "." ~/y <cell>:3: mine {ROOT}-other'
+
+
+CONTRASTS = """
+import numpy as np
+squares = np.array([float(seed) ** power for seed in seeds])
+def row(name, values):
+    se = float(values.std(ddof=1) / len(values) ** 0.5)
+    value, half = float(values.mean()), 4.302653 * se
+    return {"contrast": name, "estimate": value, "se": se, "df": 2, "low": value - half, "high": value + half,
+            "n": len(values), "tokens": None, "items": None, "unit": "points"}
+run.table("contrasts", [row("a", 100 + squares)] + ([row("b", squares)] if other else []))
+"""
+
+
+@pytest.mark.slow
+def test_a_claim_executes_its_part_alone_and_is_judged_on_both_sides(study, capsys):
+    study.notebook("write", "seeds = [0, 1, 2]\npower = 2.0\nother = True", CONTRASTS)
+    study.notebook("read", "power = 1", "run.table('n', [{'n': len(run.frame('write', 'contrasts'))}])")
+    study.claims([claim("a", part={"other": False}), claim("b")])
+    study.report()
+    before = {file: file.read_bytes() for file in study.home.rglob("*") if file.is_file()}
+    capsys.readouterr()
+
+    assert study.reproduce(claim="a") is True
+    log = capsys.readouterr().out
+    home = study.reports / "reproduced" / "tiny-a"
+    assert [file.name for file in (home / "results").iterdir()] == ["write.json"], "what reads it is not executed"
+    new = json.loads((home / "results" / "write.json").read_text())
+    assert new["parameters"] == {"seeds": [0, 1, 2], "power": 2.0, "other": False}
+    assert [row["contrast"] for row in new["tables"]["contrasts"]["rows"]] == ["a"]
+    assert "tiny-a: 1 of 1 runs to execute" in log and "reproduced: of 4 values 4 are equal" in log
+    sentence = "supported: Yes: +102 [+96.5, +107] points, n = 3."
+    assert f"claim a: Is a so?\n  report: {sentence}\n  here: {sentence}\n" in log
+    assert {file: file.read_bytes() for file in study.home.rglob("*") if file.is_file()} == before
+
+    result = study.result("write")
+    result["tables"]["contrasts"]["rows"][0] |= {"estimate": 0.1}
+    (study.home / "results" / "write.json").write_text(json.dumps(result))
+    assert study.reproduce(claim="a") is False
+    log = capsys.readouterr().out
+    assert "nothing to do" in log and "  report: not resolved: " in log and f"  here: {sentence}" in log
+
+
+def test_a_claim_that_cannot_be_reproduced_is_named_before_anything_is_executed(study):
+    study.claims([claim("a"), claim("b")])
+    with pytest.raises(StudyError, match="^unknown claim 'c'; known: a, b$"):
+        study.reproduce(claim="c")
+    for more in ({"quick": True}, {"seeds": [0]}, {"only": "write"}):
+        with pytest.raises(StudyError, match="leave out --quick, --seeds and --only"):
+            study.reproduce(claim="a", **more)
+    assert not study.reports.exists()
+
+
+def test_bad_claims_are_named_before_the_first_notebook_starts(study):
+    study.claims([claim("a", margin="2 %")])
+    with pytest.raises(StudyError, match="margin in claim 'a'"):
+        study.report()
+    assert not study.home.exists()

@@ -11,7 +11,7 @@ from helpers.tiny_study import TinyStudy
 from mpstudy.__main__ import main
 from mpstudy.runner import fingerprint, profiles
 from mpstudy.runner.profiles import load_profile
-from mpstudy.runner.status import status
+from mpstudy.runner.status import again_file, status
 from mpstudy.store.paths import ROOT
 
 
@@ -84,6 +84,13 @@ def test_changed_parameters_code_and_threads_are_named(study):
     assert "notebook: code cell 0 changed" in reasons(study)
 
 
+def test_other_instructions_than_the_usual_ones_are_named(study, monkeypatch):
+    monkeypatch.setenv("MKL_CBWR", "AVX2,STRICT")
+    assert rows(study)["write"]["state"] == "current"
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert reasons(study) == ["instructions: MKL_CBWR AVX2,STRICT is now COMPATIBLE"]
+
+
 def test_changed_definitions_inputs_versions_and_devices_are_named(study, monkeypatch):
     known = json.loads((study.home / "results" / "write.json").read_text())["identity"]
     old = known["definitions"] | {"Recorder": ["0" * 16], "gone": ["1"]}
@@ -108,6 +115,31 @@ def test_changed_numbers_of_what_a_run_reads_are_named(study):
 def test_a_file_that_is_gone_is_named(study):
     (study.home / "write.html").unlink()
     assert reasons(study) == ["file: write.html is not there"]
+
+
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda study: None, {}),
+        (lambda study: (study.home / "read.html").unlink(), {"read": "stale"}),
+        (lambda study: (study.home / "write.html").unlink(), {"write": "stale", "read": "stale"}),
+        (lambda study: (study.home / "results/write.json").unlink(), {"write": "missing", "read": "stale"}),
+        (lambda study: again_file(study.home, "write").touch(), {"write": "stale", "read": "stale"}),
+        (lambda study: study.notebook("write", "power = 2.0", "1"), {"write": "stale", "read": "stale"}),
+    ],
+    ids=["nothing", "file of a reader", "file of a run that is read", "result", "again", "code"],
+)
+def test_what_is_not_current_is_what_the_runner_executes(study, damage, expected, monkeypatch):
+    executed = []
+    monkeypatch.setattr("mpstudy.runner.reproduce.execute", lambda run, *rest: executed.append(run.name))
+    damage(study)
+    assert {name: row["state"] for name, row in rows(study).items() if row["state"] != "current"} == expected
+    assert study.report() == executed == list(expected)
+
+
+def test_a_run_waits_for_those_it_reads(study):
+    (study.home / "write.html").unlink()
+    assert reasons(study, "read") == ["reads: write is stale"]
 
 
 def test_results_of_an_older_form_are_stale(study):

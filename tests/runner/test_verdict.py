@@ -98,7 +98,41 @@ def test_a_fresh_clone_is_reproduced_beside_its_report(study, executed, capsys):
     assert study.reproduce() and executed == ["roots", "sums"], "nothing is executed twice"
     assert files_of(home / "results") == results and (home / "comparison.html").read_bytes() == page
     assert study.reproduce(again=True) and executed == ["roots", "sums"] * 2
-    assert study.reproduce(only="roots") and executed == ["roots", "sums"] * 2
+
+
+@pytest.mark.slow
+def test_one_run_shares_the_results_of_all_and_nothing_else(study, executed, capsys):
+    """Its page and its computed values are its own, so that neither loses the other's."""
+    (study.home / "results/sums.json").unlink()
+    assert study.reproduce(only="roots") and executed == ["roots"], "the report needs to hold no other run"
+    home = study.reports / "reproduced/tiny"
+    assert "reports/tiny/computed-roots" in (home / "roots.ipynb").read_text()
+    page = (home / "comparison-roots.html").read_bytes()
+    assert "page: " in (said := capsys.readouterr().out) and "comparison-roots.html" in said
+
+    study.report()
+    assert study.reproduce() and executed[-1] == "sums" and executed.count("roots") == 1
+    assert (home / "comparison-roots.html").read_bytes() == page and b"sums" in (home / "comparison.html").read_bytes()
+    (home / "computed").mkdir(exist_ok=True)
+    (home / "computed/value").touch()
+    (home / "computed-roots").mkdir(exist_ok=True)
+    (home / "computed-roots/value").touch()
+    whole = (home / "comparison.html").read_bytes()
+    assert study.reproduce(only="roots", again=True) and executed[-1] == "roots"
+    assert (home / "computed/value").is_file() and not (home / "computed-roots/value").exists()
+    assert (home / "comparison.html").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_other_seeds_have_a_folder_of_their_own(study, executed):
+    assert study.reproduce() and executed == ["roots", "sums"]
+    results = files_of(study.reports / "reproduced/tiny/results")
+    assert study.reproduce(seeds=[2, 3]) and study.reproduce(seeds=[0, 1], only="roots")
+    assert executed == ["roots", "sums"] * 2 + ["roots"]
+    assert (study.reports / "reproduced/seeds-2-3/tiny/comparison.html").is_file()
+    assert (study.reports / "reproduced/2-seeds/tiny/comparison-roots.html").is_file()
+    assert files_of(study.reports / "reproduced/tiny/results") == results
+    assert study.reproduce() and len(executed) == 5
 
 
 @pytest.mark.slow
@@ -130,7 +164,8 @@ def test_the_quick_part_and_other_seeds_are_compared_on_the_rows_that_match(stud
 
     assert study.reproduce(quick=True, seeds=[3]) and "1 values 1 are equal" in capsys.readouterr().out
     assert study.reproduce(only="roots", seeds=[3, 4]) and executed == ["roots"] * 3
-    assert "2 without a counterpart in the report" in capsys.readouterr().out, "the root of 4 and its seconds"
+    said = capsys.readouterr().out
+    assert "1 without a counterpart in the report" in said and "2 timings and memory" in said, "the root of 4"
     change(study, "roots", "roots", 2, root=1.0)
     assert not study.reproduce(only="roots", seeds=[3, 4])
     with pytest.raises(StudyError, match="nothing could be compared"):

@@ -97,7 +97,7 @@ def test_a_loss_scale_brings_back_what_float16_would_lose():
 
 @pytest.mark.parametrize("pruner", ["taylor", "moreau-release"])
 def test_a_loss_scale_alone_changes_nothing(pruner):
-    """A power of two scales floating-point numbers exactly: in bfloat16, whose range is fp32's, the scores are equal."""
+    """A power of two scales floating-point numbers exactly: in bfloat16, with fp32's range, the scores are equal."""
     model = tiny_llama(layers=3, mlp=64)
     units, found = prunable_units(model, "0-2"), []
     for scale in (1.0, 2.0**10):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from helpers.tiny import tiny_folder, tiny_model
 
-from mpstudy.errors import StudyError
 from mpstudy import stability
+from mpstudy.errors import StudyError
 from mpstudy.inputs import corpora, models
 from mpstudy.stability import perturb
 from mpstudy.stability.changes import log_scores, mask_agreement, pair_agreement, scores_under

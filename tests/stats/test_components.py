@@ -42,3 +42,12 @@ def test_variance_components_are_averaged_over_units():
 def test_variance_components_need_two_levels_of_each_factor(shape, factors):
     with pytest.raises(StudyError, match="factors need an axis of at least two levels each"):
         stats.variance_components(np.zeros(shape), factors)
+
+
+def test_standard_deviations_are_roots_and_a_negative_component_is_zero():
+    values = np.random.default_rng(3).normal(size=(3, 4)) + 9 * np.arange(4)
+    variances = stats.variance_components(values, ["a", "b"])
+    assert variances["a"] < 0 < variances["b"]
+    found = stats.component_sds(values, ["a", "b"])
+    assert found["a"] == 0
+    assert [found[name] ** 2 for name in ("b", "rest")] == pytest.approx([variances["b"], variances["rest"]])

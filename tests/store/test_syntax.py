@@ -190,6 +190,21 @@ def test_annotations_and_texts_mean_no_definition(source):
     assert own_names(source) == set()
 
 
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("def f():\n    x: int = 1\n    y: list\n    return x", "def f():\n    x = 1\n    return x"),
+        ("def f(self):\n    self.x: int = 1", "def f(self):\n    self.x = 1"),
+    ],
+)
+def test_the_type_of_a_variable_changes_nothing(typed, plain):
+    assert form(typed) == form(plain)
+
+
+def test_a_field_of_a_class_is_no_plain_attribute():
+    assert form("class C:\n    x: int = 1") != form("class C:\n    x = 1")
+
+
 # --- What else is noted -----------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from helpers.models import bits, same_bits, tiny_llama, tiny_tokens
 
 from mpstudy import pruners
 from mpstudy.errors import StudyError
-from mpstudy.structure.iterative import plan_in_steps
+from mpstudy.structure.iterative import plan_in_steps, replan_in_steps
 from mpstudy.structure.plan import make_plan
 from mpstudy.structure.surgery import remove_units
 from mpstudy.structure.units import prunable_units
@@ -69,3 +69,35 @@ def test_magnitude_does_not_change_with_the_steps():
 def test_steps_are_counted_from_one(steps):
     with pytest.raises(StudyError, match="steps must be a whole number of at least 1"):
         plan_in_steps(tiny_llama(), by("l2"), "0-1", 0.5, steps)
+
+
+def test_replanned_in_one_step_it_is_the_same_plan():
+    model = tiny_llama()
+    units = prunable_units(model, "0-1")
+    plan = make_plan(by("taylor")(model, units), units, 0.5)
+    again = replan_in_steps(plan, model, by("taylor"), "0-1", 1)
+    assert all(torch.equal(again.removed[key], removed) for key, removed in plan.removed.items())
+    assert again.meta == plan.meta | {"steps": 1} and again.counts == plan.counts
+
+
+def test_replanned_in_steps_it_keeps_the_numbers_and_asks_anew():
+    model, asked = tiny_llama(), []
+    units = prunable_units(model, "0-1")
+    plan = make_plan(by("taylor")(model, units), units, 0.5)
+
+    def score(smaller, units):
+        asked.append(dict(units.counts))
+        return by("taylor")(smaller, units)
+
+    before = bits(model)
+    again = replan_in_steps(plan, model, score, "0-1", 2)
+    assert same_bits(model, before)
+    assert {key: len(removed) for key, removed in again.removed.items()} == {
+        key: len(removed) for key, removed in plan.removed.items()
+    }
+    assert [counts["layers.0.mlp"] for counts in asked] == [24, 18]
+    assert [counts["layers.1.attention"] for counts in asked] == [4, 3]
+    first = replan_in_steps(plan, model, by("l2"), "0-1", 1)  # no score of l2 depends on what else is gone
+    assert first.to_json()["removed"] == replan_in_steps(plan, model, by("l2"), "0-1", 4).to_json()["removed"]
+    with pytest.raises(StudyError, match="steps must be a whole number of at least 1"):
+        replan_in_steps(plan, model, score, "0-1", 0)

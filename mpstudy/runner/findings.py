@@ -1,0 +1,153 @@
+"""The findings in words: README's block, the landing page and the table of objections, filled from the verdicts.
+
+The prose stands in ``notebooks/findings.md.j2``, a jinja2 template with a block ``abstract`` (plain text, which the
+landing page shows too). It sees ``claims`` (texts of each claim by its id, as ``claims["sign-error"].sentence``),
+``profile``, and the finished tables ``verdicts`` and ``objections``.
+"""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import StudyError
+from ..store.files import write_atomically
+from .claims import Declared
+from .judged import NOT_COMPUTED, Judged, judged
+from .wording import markdown_table
+
+TEMPLATE = "findings.md.j2"
+NO_ANSWER = "No claim answers this."
+BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
+QUOTED = ("full", "laptop")  # the profiles that README quotes, the first that has results
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a report says of the claims."""
+
+    declared: Declared
+    profile: str
+    judged: tuple[Judged, ...]
+
+    @property
+    def claims(self) -> list[dict]:
+        """The texts of every claim, and ``command`` and ``cost`` of computing it alone."""
+        return [one.texts() | self._price(one) for one in self.judged]
+
+    @property
+    def objections(self) -> list[dict]:
+        """Every ``objection`` with the ``claims`` that answer it, as texts."""
+        known = {texts["id"]: texts for texts in self.claims}
+        return [
+            {"objection": one.objection, "claims": [known[name] for name in one.claims]}
+            for one in self.declared.objections
+        ]
+
+    @property
+    def abstract(self) -> str:
+        """The abstract in one line of plain text; empty where the notebooks have no template."""
+        if not (self.declared.folder / TEMPLATE).is_file():
+            return ""
+        return " ".join(self._rendered("abstract").split())
+
+    def markdown(self) -> str:
+        """README's block, without its marks."""
+        return self._rendered().strip() + "\n"
+
+    def _price(self, one: Judged) -> dict[str, str]:
+        minutes, memory = (values.get(self.profile) for values in (one.claim.minutes, one.claim.memory_gb))
+        command = f"python -m mpstudy reproduce --profile {self.profile} --claim {one.claim.id}"
+        return {"command": command, "cost": f"{minutes:g} min, {memory:g} GB" if minutes is not None else "–"}
+
+    def _rendered(self, block: str | None = None) -> str:
+        """The template, or one of its blocks."""
+        import jinja2
+
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(self.declared.folder),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {"paragraph": _paragraph, "bullet": _bullet}
+        try:
+            template = environment.get_template(TEMPLATE)
+            context = template.new_context(self._context())
+            return "".join((template.blocks[block] if block else template.root_render_func)(context))
+        except jinja2.TemplateError as error:
+            raise StudyError(f"{TEMPLATE}: {error}") from error
+
+    def _context(self) -> dict:
+        rows = [
+            [f"`{one['id']}`: {one['question']}", one["measured"], one["claimed"], one["outcome"]]
+            for one in self.claims
+        ]
+        answers = [[one["objection"], *_answers(one["claims"])] for one in self.objections]
+        return {
+            "profile": self.profile,
+            "claims": {texts["id"]: texts for texts in self.claims},
+            "verdicts": markdown_table(["claim", "measured", "claimed", "verdict"], rows),
+            "objections": markdown_table(["objection", "claim", "verdict", "answer"], answers),
+        }
+
+
+def findings(declared: Declared, home: Path) -> Findings:
+    """What the results in the report folder ``home`` say, as they lie there."""
+    return Findings(declared, home.name, tuple(judged(declared, home)))
+
+
+def shown(declared: Declared, home: Path) -> Findings | None:
+    """The findings of a report that has computed at least one claim, else None: a page has nothing to show."""
+    found = findings(declared, home)
+    return found if any(one.verdict != NOT_COMPUTED for one in found.judged) else None
+
+
+def quoted(reports: Path) -> str:
+    """The name of the profile whose report README quotes."""
+    return next((name for name in QUOTED if any((reports / name / "results").glob("*.json"))), QUOTED[-1])
+
+
+def block(readme: Path) -> str | None:
+    """What stands between the marks of a README, None where it has none; StudyError where they do not match."""
+    text = readme.read_text(encoding="utf-8")
+    if (text.count(BEGIN), text.count(END)) == (0, 0):
+        return None
+    before, _, rest = text.partition(BEGIN)
+    inside, end, after = rest.partition(END)
+    if not end or BEGIN in inside + after or END in before + after:
+        raise StudyError(f"{readme.name} must hold {BEGIN} and {END} once, in this order")
+    return inside.strip() + "\n"
+
+
+def write_block(readme: Path, text: str) -> bool:
+    """Put ``text`` between the marks of a README; False, and nothing done, where it has none."""
+    if block(readme) is None:
+        return False
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_atomically(readme, f"{before}{BEGIN}\n{text}{END}{after}")
+    return True
+
+
+def _answers(claims: list[dict]) -> list[str]:
+    """Ids, verdicts and sentences of the claims that answer an objection, one a line of a table's cell."""
+    if not claims:
+        return ["–", "–", NO_ANSWER]
+    return ["<br>".join(one[name] for one in claims) for name in ("id", "label", "sentence")]
+
+
+def _paragraph(text: str, mark: str = "") -> str:
+    """Text in lines of at most 120 characters."""
+    return textwrap.fill(
+        " ".join(text.split()),
+        120,
+        initial_indent=mark,
+        subsequent_indent=" " * len(mark),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _bullet(text: str) -> str:
+    """Text as an entry of a list."""
+    return _paragraph(text, "* ") + "\n"
