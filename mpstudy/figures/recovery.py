@@ -17,7 +17,7 @@ TASKS = {
     "agreement": "agreement",
     "agreement_far": "agreement\nacross a clause",
     "cloze": "next sentence",
-    "cloze_near": "next sentence\nof its address",
+    "cloze_same": "next sentence,\nsame address",
     "order": "order of\ntwo sentences",
     "all": "all items",
 }
