@@ -36,7 +36,9 @@ def doses(frame: pd.DataFrame, levels: pd.DataFrame, note: str):
     for change, part in frame[frame["change"].map(lambda name: not PERTURBATIONS[kinds[name]].panel)].groupby("change"):
         rows = _clipped(summarise(part, ["change"], "traded"))
         axis.errorbar(part["dose"].iloc[:1], 100 * rows["mean"], yerr=100 * _bars(rows), **_thin(_FORMAT))
-        place = {"xytext": (4, -7), "textcoords": "offset points", "fontsize": 7}
+        close = frame["dose"].between(part["dose"].iloc[0], 2 * part["dose"].iloc[0], inclusive="neither")
+        beside = {"xytext": (-4, -9), "ha": "right"} if close.any() else {"xytext": (4, -7)}
+        place = beside | {"textcoords": "offset points", "fontsize": 7}
         axis.annotate(_label(change), (part["dose"].iloc[0], 100 * rows["mean"].iloc[0]), **place)
     for place, row in enumerate(levels.sort_values("estimate", ascending=False).to_dict("records")):
         axis.axhspan(100 * row["low"], 100 * row["high"], color=("0.55", "0.75")[place % 2], alpha=0.5, linewidth=0)
