@@ -118,7 +118,6 @@ def methods(value, *others: str, **columns) -> pd.DataFrame:
     return measured(grid(method=[*BOTH, *others], **columns), 0.1, 0.9, *values)
 
 
-DENSE = pd.Series({"parameters": 1e8, "macs": 1e10, "perplexity": 12.0})
 DRAWN = {
     "baselines.over_sparsity": lambda draw: draw(
         frame("perplexity", corpus=["wiki"], sparsity=["0.5"], seed=SEEDS).rename(columns={"pruner": "method"}),
@@ -159,9 +158,6 @@ DRAWN = {
     ),
     "recovery.accuracy_differences": lambda draw: draw(
         frame("estimate", task=["facts"], rows=[8], against=["dense"]).assign(low=0.0, high=1.0), NOTE
-    ),
-    "recovery.pareto": lambda draw: draw(
-        frame(("perplexity", "parameters", "macs"), seed=SEEDS), DENSE, NOTE
     ),
     "recovery.recovery_curves": lambda draw: draw(frame("validation_loss", step=[0, 1], seed=SEEDS), NOTE),
 }  # fmt: skip

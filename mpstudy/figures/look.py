@@ -99,11 +99,3 @@ def check_registered(names: Iterable[str], *registries: Registry) -> None:
 def dodge(count: int, step: float) -> np.ndarray:
     """Offsets that keep ``count`` points at one place apart."""
     return (np.arange(count) - (count - 1) / 2) * step
-
-
-def _plain_log_ticks(axis) -> None:
-    low, high = axis.get_ylim()
-    leading = (1, 3) if high > 100 * low else (1, 1.5, 2, 3, 5, 7)
-    steps = [step * 10**power for power in range(1, 6) for step in leading]
-    ticks = [tick for tick in steps if low <= tick <= high]
-    axis.set_yticks(ticks, [f"{tick:,.0f}" for tick in ticks])

@@ -1,7 +1,6 @@
 """One look for all figures: that of the registry, files beside each other, the stamp, offsets and ticks."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
 from helpers.artists import NOTE, grid, levels, points, words
@@ -111,13 +110,3 @@ def test_a_figure_is_saved_with_its_numbers_and_caption(axis, tmp_path):
     first = (tmp_path / "shown.pdf").read_bytes()
     look.save(axis.figure, data, tmp_path / "shown", "What it shows.")
     assert (tmp_path / "shown.pdf").read_bytes() == first  # no date in it
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"), [(15, 60, ["15", "20", "30", "50"]), (9, 2000, ["10", "30", "100", "300", "1,000"])]
-)
-def test_log_ticks_are_plain_numbers(axis, low, high, expected):
-    axis.set(yscale="log", ylim=(low, high))
-    look._plain_log_ticks(axis)
-    assert [label.get_text() for label in axis.get_yticklabels()] == expected
-    assert np.all((low <= axis.get_yticks()) & (axis.get_yticks() <= high))
