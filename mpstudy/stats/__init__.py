@@ -4,7 +4,7 @@ Values are finite numbers; a NaN or infinity raises a ``StudyError`` instead of 
 """
 
 from .components import component_sds, variance_components
-from .estimate import Estimate, of_mean, of_pairs, of_spread, over_windows
+from .estimate import Estimate, of_mean, of_pairs, of_spread, of_strata, over_windows
 from .significance import holm, mcnemar, paired_effect, paired_permutation_test
 from .summary import bootstrap_ci, interval, summarise
 from .verdict import Verdict, judge
@@ -21,6 +21,7 @@ __all__ = [
     "of_mean",
     "of_pairs",
     "of_spread",
+    "of_strata",
     "over_windows",
     "paired_effect",
     "paired_permutation_test",
