@@ -50,24 +50,22 @@ def cloze_items(texts: list[str]) -> list[dict]:
     return with_positions(questions, rng)
 
 
-def cloze_near_items(texts: list[str]) -> list[dict]:
-    """Items "which sentence comes next?" like those of :func:`cloze_items`, but the false choices are the sentences of
-    the *same* document that stand nearest to the true one and are as short, so the topic gives nothing away.
+def cloze_same_items(texts: list[str]) -> list[dict]:
+    """Items "which sentence comes next?" like those of :func:`cloze_items`, but the false choices are equally long
+    sentences of the *same* document, so that its topics and its style give nothing away.
     """
     rng = random.Random(SEED)
-    questions = []
+    questions = {}  # by passage: some are said in two addresses
     for document, text in enumerate(texts):
-        place: dict[str, int] = {}
-        for sentence in (each for paragraph in _paragraphs(text) for each in sentences(paragraph)):
-            place.setdefault(sentence, len(place))
+        found = dict.fromkeys(each for paragraph in _paragraphs(text) for each in sentences(paragraph))
+        usable = [each for each in found if _is_choice(each)]
         pairs = _passages(text)
         for passage, follow in rng.sample(pairs, min(MAX_PER_DOCUMENT, len(pairs))):
-            others = [each for each in place if _is_choice(each) and each != follow and each not in passage]
-            nearest = sorted(others, key=lambda each: abs(place[each] - place[follow]))[: N_OPTIONS - 1]
-            if len(nearest) == N_OPTIONS - 1:
-                questions.append((passage, follow, nearest, f"document {document}"))
-    rng.shuffle(questions)
-    return with_positions(questions, rng)
+            others = [each for each in usable if each != follow and each not in passage]
+            if len(others) >= N_OPTIONS - 1:
+                questions[passage] = (passage, follow, _alike(follow, others, rng), f"document {document}")
+    shuffled = rng.sample(list(questions.values()), len(questions))
+    return with_positions(shuffled, rng)
 
 
 def order_items(texts: list[str]) -> list[dict]:
@@ -128,7 +126,7 @@ def _is_choice(sentence: str) -> bool:
 
 
 def _false_sentences(document: int, passage: str, follow: str, pool: list, rng: random.Random) -> list[str]:
-    """Three sentences of other documents, the closest to ``follow`` in length among a random dozen."""
+    """Three sentences of other documents that are like ``follow`` in length."""
     follows = {sentence for other, _, sentence in pool if other != document and sentence != follow}
     others = sorted(sentence for sentence in follows if sentence not in passage)
     if len(others) < N_OPTIONS - 1:
@@ -136,6 +134,11 @@ def _false_sentences(document: int, passage: str, follow: str, pool: list, rng: 
             f"cloze needs {N_OPTIONS - 1} sentences of other documents that follow a passage of "
             f"{PASSAGE_WORDS[0]} to {PASSAGE_WORDS[1]} words; these texts have {len(others)}"
         )
+    return _alike(follow, others, rng)
+
+
+def _alike(follow: str, others: list[str], rng: random.Random) -> list[str]:
+    """Three of ``others``, the closest to ``follow`` in length among a random dozen."""
     drawn = rng.sample(others, min(12, len(others)))
     return sorted(drawn, key=lambda sentence: abs(len(sentence) - len(follow)))[: N_OPTIONS - 1]
 

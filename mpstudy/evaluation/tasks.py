@@ -54,7 +54,7 @@ TASKS.add("facts", Task("well-known facts: the true end of a sentence among four
 TASKS.add("agreement", Task("subject-verb agreement across a noun of the other number", "acc", 0.5))
 TASKS.add("agreement_far", Task("subject-verb agreement across a clause and three nouns", "acc", 0.5))
 TASKS.add("cloze", Task("the next sentence of an address among three of other addresses", "acc_norm", 0.25))
-TASKS.add("cloze_near", Task("the next sentence of an address among its neighbours", "acc_norm", 0.25))
+TASKS.add("cloze_same", Task("the next sentence of an address among three of the same one", "acc_norm", 0.25))
 TASKS.add("order", Task("which of two sentences of an address comes first", "acc", 0.5))
 # The seven of the LLM-Pruner paper with its metrics; their mean is its "average".
 # fmt: off

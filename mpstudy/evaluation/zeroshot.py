@@ -29,13 +29,13 @@ from ..inputs import corpora, hub
 from ..parameters import Count, checked
 from ..store.paths import DATA, cache_dir
 from .items import agreement_far_items, agreement_items, fact_items
-from .passages import cloze_items, cloze_near_items, order_items
+from .passages import cloze_items, cloze_same_items, order_items
 from .tasks import TASKS, task_files
 
 HARNESS = Path(lm_eval.__file__).parent / "tasks"
 PASSAGES = "sotu-late"  # addresses from 1946 on: calibration only ever sees the earlier ones
 OF_TABLES = {"facts": fact_items, "agreement": agreement_items, "agreement_far": agreement_far_items}
-OF_PASSAGES = {"cloze": cloze_items, "cloze_near": cloze_near_items, "order": order_items}
+OF_PASSAGES = {"cloze": cloze_items, "cloze_same": cloze_same_items, "order": order_items}
 
 
 def check_tasks(names) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from ..stats import of_spread
-from .look import COLUMN, CORPORA, dodge, look, points, present, stamp
+from .look import COLUMN, CORPORA, dodge, look_of, points, present, stamp
 
 
 def table_one(frame: pd.DataFrame, samples: pd.DataFrame, note: str):
@@ -53,7 +53,7 @@ def spread(frame: pd.DataFrame, note: str):
         axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
         for place, method in enumerate(methods):
             change = frame.loc[(frame["corpus"] == corpus) & (frame["method"] == method), "change"]
-            details = _look_of(method)
+            details = look_of(method)
             axis.plot([place] * len(change), change, **details, linestyle="none", alpha=0.7)
             sd, low, high = of_spread(change)
             axis.plot([place + 0.15] * 2, [-sd, sd], color=details["color"], linewidth=3, solid_capstyle="butt")
@@ -73,7 +73,7 @@ def steady_and_good(frame: pd.DataFrame, note: str):
     figure, axes = _panels(frame, 1.9)
     for corpus, axis in axes.items():
         for row in frame[frame["corpus"] == corpus].to_dict("records"):
-            x, y, details = 100 * row["traded"], row["perplexity"], _look_of(row["method"])
+            x, y, details = 100 * row["traded"], row["perplexity"], look_of(row["method"])
             axis.plot([100 * row["traded_low"], 100 * row["traded_high"]], [y, y], color=details["color"], linewidth=1)
             errors = [[y - row["low"]], [row["high"] - y]]
             axis.errorbar(x, y, errors, **details, linestyle="none", elinewidth=1, capsize=2)
@@ -107,8 +107,3 @@ def _from(floor: float, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows as :func:`.look.points` takes them, with nothing below ``floor``."""
     frame = frame.rename(columns={"estimate": "mean"})
     return frame.assign(**{name: frame[name].clip(lower=floor) for name in ("mean", "low", "high")})
-
-
-def _look_of(method: str) -> dict:
-    pruner, _, more = method.partition(", ")
-    return look(pruner) | {"label": method} | ({"markerfacecolor": "white"} if more else {})

@@ -122,7 +122,7 @@ def variants(agreement: pd.DataFrame, quality: pd.DataFrame, chance: float, note
             axis.errorbar(rows["estimate"], places, xerr=_bars(rows), label=measure, **details)
         axis.set_yticks(range(len(shown)), shown)
         axis.grid(axis="y", color="0.92")
-        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1)
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, columnspacing=1)
     top.axvline(chance, color="0.5", linestyle=":", linewidth=1)
     top.annotate("chance", (chance, 0.99), xycoords=("data", "axes fraction"), va="top", fontsize=7, rotation=90)
     top.set_xlabel("agreement with Taylor")

@@ -5,11 +5,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import StudyError
-from ..pruners import PRUNERS
 from ..stability.changes import Change
 from ..stability.perturb import PERTURBATIONS
 from ..stats import summarise
-from .look import COLUMN, FULL, look, points, present, stamp
+from .look import COLUMN, FULL, look, look_of, points, present, stamp
 
 MEASURES = {
     "traded": "units traded (%)",
@@ -37,7 +36,9 @@ def doses(frame: pd.DataFrame, levels: pd.DataFrame, note: str):
     for change, part in frame[frame["change"].map(lambda name: not PERTURBATIONS[kinds[name]].panel)].groupby("change"):
         rows = _clipped(summarise(part, ["change"], "traded"))
         axis.errorbar(part["dose"].iloc[:1], 100 * rows["mean"], yerr=100 * _bars(rows), **_thin(_FORMAT))
-        place = {"xytext": (4, -7), "textcoords": "offset points", "fontsize": 7}
+        close = frame["dose"].between(part["dose"].iloc[0], 2 * part["dose"].iloc[0], inclusive="neither")
+        beside = {"xytext": (-4, -9), "ha": "right"} if close.any() else {"xytext": (4, -7)}
+        place = beside | {"textcoords": "offset points", "fontsize": 7}
         axis.annotate(_label(change), (part["dose"].iloc[0], 100 * rows["mean"].iloc[0]), **place)
     for place, row in enumerate(levels.sort_values("estimate", ascending=False).to_dict("records")):
         axis.axhspan(100 * row["low"], 100 * row["high"], color=("0.55", "0.75")[place % 2], alpha=0.5, linewidth=0)
@@ -95,7 +96,7 @@ def by_method(frame: pd.DataFrame, note: str):
         scale = 100 if measure == "traded" else 1
         for row in frame[frame["measure"] == measure].to_dict("records"):
             bars = [[scale * (row["estimate"] - row["low"])], [scale * (row["high"] - row["estimate"])]]
-            details = _thin(_look_of(row["method"]))
+            details = _thin(look_of(row["method"]))
             axis.errorbar(scale * row["estimate"], methods.index(row["method"]), xerr=bars, linestyle="none", **details)
         axis.set_xlabel(MEASURES[measure])
         axis.grid(axis="y", color="0.92")
@@ -134,13 +135,6 @@ def _clipped(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _percent_ticks(axis) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:g}")
-
-
-def _look_of(method: str) -> dict:
-    """The look of a pruner; that of the one it varies, with an open marker, for a name such as "taylor, more data"."""
-    base = method.partition(",")[0]
-    details = look(base) if base in PRUNERS else dict(_FORMAT)
-    return details | ({} if base == method else {"markerfacecolor": "white"})
 
 
 def _label(source: str) -> str:

@@ -67,6 +67,13 @@ def look(pruner: str) -> dict:
     return drawn(PRUNERS.look(pruner))
 
 
+def look_of(method: str) -> dict:
+    """The look of a method: that of its pruner, with white markers for a name such as "taylor, 7 times the data"."""
+    pruner, _, special = method.partition(", ")
+    check_registered([pruner], PRUNERS)
+    return look(pruner) | {"label": method} | ({"markerfacecolor": "white"} if special else {})
+
+
 def drawn(look: Look) -> dict:
     """A look in matplotlib's words."""
     return {"color": look.colour, "marker": look.marker, "markersize": 4, "label": look.label}
@@ -92,11 +99,3 @@ def check_registered(names: Iterable[str], *registries: Registry) -> None:
 def dodge(count: int, step: float) -> np.ndarray:
     """Offsets that keep ``count`` points at one place apart."""
     return (np.arange(count) - (count - 1) / 2) * step
-
-
-def _plain_log_ticks(axis) -> None:
-    low, high = axis.get_ylim()
-    leading = (1, 3) if high > 100 * low else (1, 1.5, 2, 3, 5, 7)
-    steps = [step * 10**power for power in range(1, 6) for step in leading]
-    ticks = [tick for tick in steps if low <= tick <= high]
-    axis.set_yticks(ticks, [f"{tick:,.0f}" for tick in ticks])

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from ..pruners import PRUNERS
 from ..stats import summarise
-from .look import COLUMN, CORPORA, check_registered, dodge, look, stamp
+from .look import COLUMN, CORPORA, dodge, look_of, stamp
 
 
 def against_taylor(frame: pd.DataFrame, note: str):
@@ -60,7 +59,7 @@ def by_layer(frame: pd.DataFrame, note: str):
     axis = axes[0, 0]
     for method, part in frame.groupby("method", sort=False):
         means = part.groupby("layer")["jaccard_taylor"].mean()
-        axis.plot(means.index, means, linewidth=1, **_look_of(method) | {"markersize": 3})
+        axis.plot(means.index, means, linewidth=1, **look_of(method) | {"markersize": 3})
     chance = frame["chance"].mean()
     axis.axhline(chance, color="0.3", linestyle=":", linewidth=1)
     place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 1), "textcoords": "offset points"}
@@ -78,13 +77,7 @@ def _panels(rows: int, columns: int, height: float, **shared):
 
 def _bars(axis, places, values, low, high, method: str) -> None:
     errors = np.nan_to_num(np.abs(np.array([low, high]) - np.array(values)))  # a single seed has no interval
-    axis.errorbar(places, values, yerr=errors, linestyle="none", elinewidth=1, capsize=2, **_look_of(method))
-
-
-def _look_of(method: str) -> dict:
-    pruner, _, special = method.partition(", ")
-    check_registered([pruner], PRUNERS)
-    return look(pruner) | {"label": method} | ({"markerfacecolor": "white"} if special else {})
+    axis.errorbar(places, values, yerr=errors, linestyle="none", elinewidth=1, capsize=2, **look_of(method))
 
 
 def _finished(figure, axes, note: str):

@@ -4,20 +4,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
 
 from ..pruners import PRUNERS
 from ..stats import summarise
-from .look import COLUMN, CORPORA, FULL, check_registered, dodge, look, points, present, stamp
+from .look import COLUMN, CORPORA, check_registered, dodge, look, points, present, stamp
 
-COSTS = {"parameters": ("parameters (millions)", 1e-6), "macs": ("multiply-accumulates,\n128 tokens (billions)", 1e-9)}
 CONTROL = {"color": "0.2", "marker": "x", "markersize": 4, "label": "dense"}
 TASKS = {
     "facts": "facts",
     "agreement": "agreement",
     "agreement_far": "agreement\nacross a clause",
     "cloze": "next sentence",
-    "cloze_near": "next sentence\nof its address",
+    "cloze_same": "next sentence,\nsame address",
     "order": "order of\ntwo sentences",
     "all": "all items",
 }
@@ -71,28 +69,6 @@ def accuracy_differences(frame: pd.DataFrame, note: str):
         axis.set_title(f"minus {_label(against)}")
     np.atleast_1d(axes)[-1].set_xlabel("difference of accuracy (points)")
     _legend_of_states(figure, frame)
-    stamp(figure, note)
-    return figure
-
-
-def pareto(frame: pd.DataFrame, dense: pd.Series, note: str):
-    """``perplexity`` of pruned models over what they cost, a panel for each of :data:`COSTS`, a line a pruner that
-    begins at the ``dense`` model, a point a ratio. Better models lie lower and to the left.
-    """
-    figure, axes = plt.subplots(1, len(COSTS), figsize=(FULL, 2.5), layout="constrained", sharey=True)
-    for axis, (name, (label, scale)) in zip(axes, COSTS.items()):
-        for pruner in present(frame):
-            rows = summarise(frame[frame["pruner"] == pruner], [name], "perplexity")
-            start = {name: dense[name]} | dict.fromkeys(("mean", "low", "high"), dense["perplexity"])
-            rows = pd.concat([rows, pd.DataFrame([start])]).sort_values(name, ascending=False)
-            points(axis, scale * rows[name], rows, pruner, line=True)
-        axis.plot(scale * dense[name], dense["perplexity"], "kX", markersize=6, label="dense", zorder=3)
-        axis.set(xlabel=label, yscale="log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.minorticks_off()
-    axes[0].set_ylabel("perplexity (log scale)")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
     stamp(figure, note)
     return figure
 

@@ -25,6 +25,7 @@ from ..parameters import (
     Rising,
     Seeds,
     Some,
+    Table,
     Text,
     Tokens,
     checked,
@@ -32,7 +33,7 @@ from ..parameters import (
 from ..recovery.recipe import RULES as RECIPE
 from ..recovery.recipe import Recipe
 
-RECIPE_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps", "cutoff", "dropout")
+RECIPE_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps", "cutoff")
 
 
 def validate(parameters: dict) -> None:
@@ -69,7 +70,7 @@ def _instructions(name: str) -> str:
 def _change(name: str) -> str:
     from ..stability.changes import check_change
 
-    check_change(name, weights=("tuned",))
+    check_change(name)
     return name
 
 
@@ -116,10 +117,15 @@ def _sparsity(value: Any) -> Any:
     return value
 
 
-def _two(seeds: list) -> list:
-    if len(seeds) < 2:
-        raise StudyError(f"at least two seeds are needed, not {seeds!r}")
-    return seeds
+def _contrasts(table: dict) -> dict:
+    """Each contrast with the run that has it, its words, its unit and the margin of its claim."""
+    for contrast, entry in table.items():
+        match entry:
+            case [str(), str(), str(), margin]:
+                checked(NonNegative, f"the margin of {contrast!r}", margin)
+            case _:
+                raise StudyError(f"{contrast!r} needs [run, words, unit, margin], not {entry!r}")
+    return table
 
 
 def _finite(value: Any) -> Any:
@@ -144,17 +150,16 @@ Unruled = Annotated[Any, AfterValidator(_finite)]
 RULES = {
     "model": Text,
     "layers": Layers,
-    "pruner": Annotated[Text, AfterValidator(_pruner)],
-    **dict.fromkeys(("pruners", "compared", "rivals"), Pruners),
-    **dict.fromkeys(("changes", "compared_changes", "common_changes"), Changes),
+    **dict.fromkeys(("pruners", "compared"), Pruners),
+    **dict.fromkeys(("changes", "compared_changes"), Changes),
     "richer": Distinct[Annotated[Text, AfterValidator(_pruner)]],
     **dict.fromkeys(("calibration", "chosen_on"), Corpus),
     "corpora": Some[Corpus],
     **dict.fromkeys(("length", "long_length", "sparse_length", "window", "long_window"), Tokens),
     **dict.fromkeys(("samples", "sparse_samples", "windows", "long_windows"), Count),
     "lengths": Some[Tokens],
-    **dict.fromkeys(("ratio", "share", "model_share"), Ratio),
-    **dict.fromkeys(("ratios", "shares"), Some[Ratio]),
+    **dict.fromkeys(("share", "model_share"), Ratio),
+    "shares": Some[Ratio],
     "pruning_steps": Count,
     **dict.fromkeys(("seeds", "choice_seeds", "lora_seeds", "lipschitz_seeds", "sparse_seeds"), Seeds),
     **dict.fromkeys(("rho", "tol", "sigma", "precision", "noise"), Positive),
@@ -172,13 +177,15 @@ RULES = {
     "shown": Sparsity,
     "instructions": Annotated[Text, AfterValidator(_instructions)],
     "row_counts": Rising,
-    **dict.fromkeys(("validation_rows", "tuning_rows", "recovery_rows"), Count),
+    **dict.fromkeys(("validation_rows", "recovery_rows"), Count),
     **{name: RECIPE[name] for name in RECIPE_NAMES},
     "tasks": Some[Annotated[Text, AfterValidator(_task)]],
     "references": Distinct[Annotated[Text, AfterValidator(_reference)]],
     "prompts": Some[Text],
     **dict.fromkeys(("task_items", "new_tokens", "repeats"), Count),
+    "read": Some[Text],
     "published": Text,
+    "primary": Annotated[Table, AfterValidator(_contrasts)],
 }
 
 
@@ -197,22 +204,15 @@ def _check_recipe(parameters: dict) -> None:
 
 
 def _check_model(parameters: dict) -> None:
-    """Family, layer range and ratios against the model's configuration."""
+    """Family and layer range against the model's configuration."""
     from ..inputs.models import load_config
-    from ..structure.families import sizes
-    from ..structure.plan import removed_count
+    from ..structure.families import family
     from ..structure.units import HIDDEN, ranges
 
     config = load_config(parameters["model"])
-    kinds = sizes(config)
+    family(config)  # one that is known
     if parameters.get("layers", HIDDEN) != HIDDEN:
         ranges(parameters["layers"], config.num_hidden_layers)
-    for ratio in [parameters.get("ratio", 0), *parameters.get("ratios", [])]:
-        for kind, (units, width) in kinds.items():
-            if removed_count(units, width, ratio) == units:
-                raise StudyError(
-                    f"ratio {ratio} removes all {kind} of a layer of {parameters['model']}; use a smaller ratio"
-                )
 
 
 def _check_windows(corpora: list[str], window: int) -> None:

@@ -1,9 +1,8 @@
-"""Numbers with their uncertainty: estimates, intervals, tests, verdicts and variance components.
+"""Numbers with their uncertainty: estimates, intervals, tests and verdicts.
 
 Values are finite numbers; a NaN or infinity raises a ``StudyError`` instead of travelling into a figure.
 """
 
-from .components import component_sds, variance_components
 from .estimate import Estimate, of_mean, of_pairs, of_spread, of_strata, over_windows
 from .significance import holm, mcnemar, paired_effect, paired_permutation_test
 from .summary import bootstrap_ci, interval, summarise
@@ -13,7 +12,6 @@ __all__ = [
     "Estimate",
     "Verdict",
     "bootstrap_ci",
-    "component_sds",
     "holm",
     "interval",
     "judge",
@@ -26,5 +24,4 @@ __all__ = [
     "paired_effect",
     "paired_permutation_test",
     "summarise",
-    "variance_components",
 ]

@@ -169,14 +169,6 @@ def family(config) -> Family:
     return FAMILIES[kind]
 
 
-def sizes(config) -> dict[str, tuple[int, int]]:
-    """Units of a layer by what they are called, and the channels of each: head groups and MLP channels of a config."""
-    adapter, heads = family(config), config.num_attention_heads
-    groups = getattr(config, "num_key_value_heads", heads)
-    channels = getattr(config, adapter.width)
-    return {"heads": (groups, heads // groups * head_dim(config)), "MLP channels": (channels, 1)}
-
-
 def head_dim(config) -> int:
     """Channels of a head, which a config names or leaves to the hidden size."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

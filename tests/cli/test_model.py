@@ -169,7 +169,7 @@ def test_evaluation_is_that_of_the_library(home, capfd):
     windows = corpora.text_windows(byte_tokenizer(), TEXT, window=32)
     model = tiny_model(num_hidden_layers=6)
     expected = perplexity.perplexity(model, windows) | {"parameters": cost.parameter_count(model)}
-    assert result.pop("losses") == pytest.approx(expected.pop("losses"), rel=1e-6)
+    assert result.pop("losses") == pytest.approx(expected.pop("losses"), rel=1e-6)  # of each window
     assert result == pytest.approx(expected, rel=1e-6)
     assert result.keys() >= {"perplexity", "tokens", "window", "stderr"}
     assert (result["window"], result["tokens"]) == (32, len(TEXT) // 32 * 31)

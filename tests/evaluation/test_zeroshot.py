@@ -17,7 +17,7 @@ from mpstudy.evaluation import passages, zeroshot
 from mpstudy.inputs import corpora
 from mpstudy.runner import named
 
-OWN = ["facts", "agreement", "agreement_far", "cloze", "cloze_near", "order"]
+OWN = ["facts", "agreement", "agreement_far", "cloze", "cloze_same", "order"]
 LIMITS = dict(zip(OWN, (40, 40, 100, 60, 60, 100)))  # enough to see that the bundled model is above chance
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
 
@@ -143,14 +143,22 @@ def test_cloze_asks_for_the_sentence_that_follows(texts):
         assert not any(choice in texts[document] for choice in item["choices"] if choice != answer)
 
 
-def test_near_cloze_offers_the_nearest_sentences_of_the_same_document():
-    far = [f"Far {word} is the sentence that is a long way off here." for word in NUMBERS[:3]]
+def test_cloze_in_the_same_document_offers_equally_long_sentences_of_it(texts):
+    items = zeroshot.items("cloze_same")
+    assert len(items) >= 15
+    for item in items:
+        document = int(item["group"].removeprefix("document "))
+        assert f"{item['prompt']} {item['choices'][item['label']]}" in texts[document]
+        assert all(choice in texts[document] and choice not in item["prompt"] for choice in item["choices"])
+
+
+def test_a_document_with_too_few_other_sentences_gives_no_item():
     passage = "Here we met men who came in search of work to do. They also want a road that is to go to all of us."
-    after = [f"Near {word} is close to what we ask for." for word in NUMBERS[:2]]
-    text = f"{' '.join(far)}\n\n{passage} We built them in that same year. {' '.join(after)}"
-    (item,) = [each for each in passages.cloze_near_items([text]) if each["prompt"] == passage]
-    assert item["choices"][item["label"]] == "We built them in that same year."
-    assert set(item["choices"]) == {"We built them in that same year.", *after, far[2]}
+    others = [f"Then {word} of them came to ask for more." for word in NUMBERS[:3]]
+    few = f"{passage} We built them in that same year. {' '.join(others[:2])}"
+    assert passages.cloze_same_items([few]) == []
+    (item,) = passages.cloze_same_items([f"{few} {others[2]}"])
+    assert item["prompt"] == passage and set(item["choices"]) == {"We built them in that same year.", *others}
 
 
 def test_order_offers_the_same_two_sentences_in_both_orders(texts):
@@ -188,7 +196,7 @@ def test_rows_are_json_and_complete(model, tokenizer, texts):
 
 
 @pytest.mark.parametrize(
-    ("task", "by_length"), [("agreement_far", False), ("facts", False), ("cloze_near", True), ("order", False)]
+    ("task", "by_length"), [("agreement_far", False), ("facts", False), ("cloze_same", True), ("order", False)]
 )
 def test_lm_eval_scores_the_first_items_as_stated(model, tokenizer, texts, task, by_length):
     (row,) = zeroshot.evaluate_tasks(model, tokenizer, [task], limit=12)
@@ -299,7 +307,7 @@ def test_a_task_without_hub_or_copy_names_where_it_may_lie(tmp_path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "limit"),
-    [("facts", 40), ("agreement", 40), ("agreement_far", 100), ("cloze", 60), ("cloze_near", 60), ("order", 100)],
+    [("facts", 40), ("agreement", 40), ("agreement_far", 100), ("cloze", 60), ("cloze_same", 60), ("order", 100)],
 )
 def test_dense_bundled_model_is_above_chance(task, limit):
     from mpstudy.inputs.models import load_model, load_tokenizer
@@ -310,7 +318,7 @@ def test_dense_bundled_model_is_above_chance(task, limit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "choices"), [("cloze", 4), ("cloze_near", 4), ("order", 2)])
+@pytest.mark.parametrize(("task", "choices"), [("cloze", 4), ("cloze_same", 4), ("order", 2)])
 def test_passages_of_the_bundled_addresses_are_sound(task, choices):
     items = zeroshot.items(task)
     assert len(items) >= 300

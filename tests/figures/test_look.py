@@ -1,7 +1,6 @@
 """One look for all figures: that of the registry, files beside each other, the stamp, offsets and ticks."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
 from helpers.artists import NOTE, grid, levels, points, words
@@ -36,6 +35,14 @@ def test_the_theme_sets_sizes_and_embeds_fonts():
 def test_every_pruner_has_the_look_of_its_registration(name):
     own = PRUNERS[name].look
     assert look.look(name) == {"color": own.colour, "marker": own.marker, "markersize": 4, "label": name}
+
+
+def test_a_method_looks_like_its_pruner_with_white_markers_for_what_sets_it_apart():
+    plain, special = look.look_of("taylor"), look.look_of("taylor, 7 times the data")
+    assert plain == look.look("taylor")
+    assert special == plain | {"label": "taylor, 7 times the data", "markerfacecolor": "white"}
+    with pytest.raises(StudyError, match="pruner 'mine' is not registered"):
+        look.look_of("mine, more data")
 
 
 def test_pruners_come_in_the_order_of_the_study_not_of_the_frame():
@@ -103,13 +110,3 @@ def test_a_figure_is_saved_with_its_numbers_and_caption(axis, tmp_path):
     first = (tmp_path / "shown.pdf").read_bytes()
     look.save(axis.figure, data, tmp_path / "shown", "What it shows.")
     assert (tmp_path / "shown.pdf").read_bytes() == first  # no date in it
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"), [(15, 60, ["15", "20", "30", "50"]), (9, 2000, ["10", "30", "100", "300", "1,000"])]
-)
-def test_log_ticks_are_plain_numbers(axis, low, high, expected):
-    axis.set(yscale="log", ylim=(low, high))
-    look._plain_log_ticks(axis)
-    assert [label.get_text() for label in axis.get_yticklabels()] == expected
-    assert np.all((low <= axis.get_yticks()) & (axis.get_yticks() <= high))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.artists import NOTE, check_three_seeds, curves, grid, legend, levels, measured, points, ticks, words
+from helpers.artists import NOTE, check_three_seeds, grid, legend, levels, measured, points, ticks, words
 
 from mpstudy.errors import StudyError
 from mpstudy.figures import recovery
@@ -69,27 +69,6 @@ def test_models_without_a_look_are_refused():
     frame = estimated(grid(pruner=["mystery"], corpus=CORPORA, rows=[0, 128]))
     with pytest.raises(StudyError, match="'mystery' is not registered"):
         recovery.over_rows(frame, NOTE)
-
-
-def test_pareto_begins_at_the_dense_model():
-    frame = measured(grid(pruner=NAMES, ratio=[0.1, 0.4], seed=SEEDS), 20, 90, "perplexity")
-    for name, most in (("parameters", 150e6), ("macs", 20e9)):
-        frame[name] = most * (1 - frame["ratio"])
-    dense = pd.Series({"parameters": 150e6, "macs": 20e9, "perplexity": 15.0})
-    figure = recovery.pareto(frame, dense, NOTE)
-    labels = ["parameters (millions)", "multiply-accumulates,\n128 tokens (billions)"]
-    assert [axis.get_xlabel() for axis in figure.axes] == labels
-    assert figure.axes[0].get_ylabel() == "perplexity (log scale)"
-    assert sorted(legend(figure.axes[1])) == sorted([*NAMES, "dense"]) and words(figure) == [NOTE]
-    for axis, most in zip(figure.axes, (150, 20)):
-        x, y = curves(axis)["dense"]
-        assert axis.get_yscale() == "log" and x == pytest.approx([most]) and list(y) == [15]
-        for name in NAMES:
-            shown = points(axis)[name]
-            assert shown.places == pytest.approx(most * np.array([1, 0.9, 0.6]))
-            assert shown.mean[0] == shown.low[0] == shown.high[0] == 15
-            pruned = type(shown)(*(getattr(shown, part)[1:] for part in ("places", "mean", "low", "high")), "", "", "")
-            check_three_seeds(pruned, frame[frame["pruner"] == name], "ratio", "perplexity")
 
 
 def test_recovery_curves_leave_out_steps_without_a_measurement():

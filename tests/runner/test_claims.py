@@ -5,7 +5,8 @@ from helpers.tiny_study import TinyStudy, claim
 
 from mpstudy.errors import StudyError
 from mpstudy.runner.claims import Declared, claim_part, load_claims
-from mpstudy.runner.profiles import load_profile
+from mpstudy.runner.profiles import load_profile, notebook_parameters
+from mpstudy.store.paths import NOTEBOOKS
 
 SAYS = claim("a")["says"]
 
@@ -145,3 +146,9 @@ def test_the_study_declares_its_twelve_primary_claims():
         "recovery", "calibration-tokens",
     ]  # fmt: skip
     assert len(declared.objections) == 7
+
+
+def test_the_figure_of_the_claims_has_the_primary_ones_with_their_runs_and_margins():
+    drawn = notebook_parameters(NOTEBOOKS / "40_figures_and_tables.ipynb")["primary"]
+    declared = {claim.contrast: (claim.run, claim.margin) for claim in load_claims().claims if claim.primary}
+    assert {name: (run, margin) for name, (run, _, _, margin) in drawn.items()} == declared

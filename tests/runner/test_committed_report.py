@@ -3,10 +3,12 @@
 import json
 import re
 
+import pytest
+
 from mpstudy.runner.compare import compare
 from mpstudy.runner.profiles import load_profile
 from mpstudy.runner.status import status
-from mpstudy.store.paths import REPORTS
+from mpstudy.store.paths import REPORTS, ROOT
 
 HOME = REPORTS / "laptop"
 PROFILE = load_profile("laptop")
@@ -32,11 +34,17 @@ def test_results_come_from_a_clean_tree_on_a_cpu():
 
 
 def test_bounds_of_the_profile_hold():
-    minutes = {name: result["provenance"]["wall_seconds"] / 60 for name, result in RESULTS.items()}
-    assert sum(minutes.values()) <= 150
-    assert minutes["10_perturbation_instability"] + minutes["12_does_it_matter"] <= 60
+    assert sum(spec.minutes for spec in PROFILE.runs) <= 60
     assert all(result["provenance"]["peak_memory_gb"] < 6 for result in RESULTS.values())
     assert all(len(result["seeds"]) >= 3 for result in RESULTS.values() if result["seeds"])
+
+
+def test_what_the_readme_calls_a_share_is_what_was_removed():
+    rows = {row["share"]: row for row in RESULTS["10_perturbation_instability"]["tables"]["removed"]["rows"]}
+    found = rows[0.2]
+    assert found["heads_removed"] == pytest.approx(2 / 9) and found["channels_removed"] == pytest.approx(290 / 1536)
+    said = "20 % are two heads of nine and 290 of 1536 channels in each, 11.8 % of the model"
+    assert said in " ".join((ROOT / "README.md").read_text().split()) and round(100 * found["removed_model"], 1) == 11.8
 
 
 def test_every_file_is_there_and_the_whole_is_small():

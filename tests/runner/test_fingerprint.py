@@ -343,8 +343,8 @@ def test_files_in_the_hubs_cache_count_by_content(tiny, tmp_path, monkeypatch):
         ("transformers", RUNS - {SUMMARY}),
         ("tokenizers", RUNS - {SUMMARY}),
         ("datasets", {"30_lora_recovery"}),  # by lm-eval; the texts of the others are bundled
-        ("peft", {"10_perturbation_instability", "30_lora_recovery"}),
-        ("accelerate", {"10_perturbation_instability", "30_lora_recovery"}),
+        ("peft", {"30_lora_recovery"}),
+        ("accelerate", {"30_lora_recovery"}),
         ("lm_eval", {"30_lora_recovery"}),
         ("matplotlib", set()),
         ("seaborn", set()),

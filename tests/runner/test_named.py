@@ -32,7 +32,7 @@ OF_HUB = [
     ({"corpora": ["wiki", "ptb"]}, "corpus 'ptb'"),
     ({"instructions": "alpaca-cleaned"}, "corpus 'alpaca-cleaned'"),
     ({"changes": ["sample", "corpus-bookcorpus"]}, "corpus 'bookcorpus'"),
-    ({"common_changes": ["corpus-wikitext2"]}, "corpus 'wikitext2'"),
+    ({"compared_changes": ["corpus-wikitext2"]}, "corpus 'wikitext2'"),
     ({"tasks": ["facts", "boolq"]}, "task 'boolq'"),
 ]
 

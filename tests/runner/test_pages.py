@@ -154,7 +154,7 @@ def test_equal_results_give_equal_pages(home):
 def test_outdated_runs_are_marked_even_where_files_of_theirs_are_gone(home):
     (home / "tables/first/scores_by_method.csv").unlink()
     (home / "second.ipynb").unlink()
-    write_pages(home, "", ["first"])
+    write_pages(home, NOTHING, outdated=["first"])
     page = (home / "index.html").read_text()
     assert "The run first (outdated)" in page and page.count("(outdated)") == 2, "its card and its figure"
     assert "as they are: first." in page and "<h3>second</h3>" in page

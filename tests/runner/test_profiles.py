@@ -46,7 +46,7 @@ def test_an_int_may_stand_for_a_float(study):
         ({"flag": 1}, ["flag", "bool", "int"]),
         ({"seeds": 3}, ["seeds", "list"]),
         ({"seeds": [1, "2"]}, ["element 1", "seeds"]),
-        ({"seeds": []}, ["seeds", "empty"]),
+        ({"seeds": []}, ["seeds", "at least one element"]),
         ({"seeds": [1, 1]}, ["seeds", "twice"]),
         ({"name": None}, ["name", "NoneType"]),
     ],
@@ -114,14 +114,14 @@ def test_seeds_are_a_count_or_a_list(study):
 
 
 def test_a_profile_is_loaded_without_a_look_at_what_its_parameters_mean(study):
-    study.notebook("prune", "pruner = 'taylor'", "pass")
-    study.profile([study.run("prune", parameters={"pruner": "nothing"})])
+    study.notebook("prune", "pruners = ['taylor']", "pass")
+    study.profile([study.run("prune", parameters={"pruners": ["nothing"]})])
     profile = load_profile("tiny", study.profiles)
-    assert profile.runs[0].parameters == {"pruner": "nothing"}
+    assert profile.runs[0].parameters == {"pruners": ["nothing"]}
     with pytest.raises(StudyError, match="unknown pruner 'nothing'"):
         validate(profile.runs)
-    study.profile([study.run("prune", parameters={"pruner": 1})])
-    with pytest.raises(StudyError, match="'pruner' of prune must be str"):
+    study.profile([study.run("prune", parameters={"pruners": 1})])
+    with pytest.raises(StudyError, match="'pruners' of prune must be list"):
         load_profile("tiny", study.profiles)
 
 
