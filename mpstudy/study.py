@@ -204,6 +204,12 @@ class Study:
             found[name] = cached_json(step.on(windows), partial(perplexity.perplexity, model, windows))
         return found
 
+    def perplexity_on(self, model, windows: torch.Tensor) -> dict:
+        """Perplexity of ``model`` on other windows, int64 (n, window), of any length."""
+        settings = {"batch_size": perplexity.at_once(windows.shape[1])}
+        step = self._step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows, settings=settings)
+        return cached_json(step, partial(perplexity.perplexity, model, windows, **settings))
+
     def losses(self, model) -> list[np.ndarray]:
         """Nats per token of each evaluation window, one array (windows,) a corpus, in the order of ``corpora``."""
         return [np.array(found["losses"]) for found in self.perplexity(model).values()]

@@ -207,6 +207,13 @@ def test_perplexity_is_given_by_corpus_and_computed_once(study, calls):
     assert calls["perplexity"] == done + 2
 
 
+def test_windows_of_any_length_are_read_once(study, calls):
+    windows = study.texts["wiki"].reshape(2, -1)
+    found, done = study.perplexity_on(study.model, windows), calls["perplexity"]
+    assert found["losses"] == perplexity.perplexity(study.model, windows, batch_size=1)["losses"]
+    assert study.perplexity_on(study.model, windows) == found and calls["perplexity"] == done + 1
+
+
 def test_zero_shot_is_computed_once_for_a_model_and_tokenizer(study, folder, calls):
     rows = study.zero_shot(study.model, ["agreement"], 4)
     assert [row["task"] for row in rows] == ["agreement"] and rows[0]["n_items"] == 4

@@ -40,7 +40,8 @@ examples:
 """
 _EVALUATE = """
 Perplexity of a dense or pruned model on a text: non-overlapping windows without special tokens, the last partial one
-dropped, each predicting its last window-1 tokens, losses in fp32. --tasks adds zero-shot accuracies by lm-eval.
+dropped, each predicting its last window-1 tokens, losses in fp32. --tasks adds zero-shot accuracies by lm-eval, or
+gives them alone where no text is named.
 --text FILE is any text; with --corpus it is a copy of that corpus of the hub (its parquet file or the raw text), whose
 lines are joined as the published protocol joins them.
 
@@ -48,6 +49,7 @@ examples:
   python -m mpstudy evaluate pruned/ --text book.txt --window 128 --json
   python -m mpstudy evaluate pruned/ --corpus wikitext2 --text wiki.test.raw --window 2048
   python -m mpstudy evaluate smollm2-135m-instruct --corpus wiki --max-windows 40 --tasks facts agreement --limit 100
+  python -m mpstudy evaluate pruned/ --tasks boolq piqa --limit 200
 """
 _RECOVER = """
 Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned
@@ -146,7 +148,7 @@ def _score(options) -> None:
 
 def _evaluate(options) -> None:
     from ..evaluation import cost, perplexity
-    from ..inputs import corpora, models
+    from ..inputs import models
 
     check_options(Tokens, window=options.window)
     check_options(Count, max_windows=options.max_windows, limit=options.limit)
@@ -154,30 +156,43 @@ def _evaluate(options) -> None:
         from ..evaluation import zeroshot
 
         zeroshot.check_tasks(options.tasks)
-    if not options.text and not options.corpus:
-        raise StudyError("evaluate needs a text: --text FILE, --corpus NAME, or both for a copy of a hub corpus")
-    text = None if options.corpus else read_text(options.text)
+    if not (options.text or options.corpus or options.tasks):
+        raise StudyError(
+            "evaluate needs a text or tasks: --text FILE, --corpus NAME, both for a copy of a hub corpus, or --tasks"
+        )
     tokenizer = models.load_tokenizer(options.model)
-    if options.corpus:
-        windows = corpora.corpus_windows(tokenizer, options.corpus, window=options.window, local=options.text)
-    else:
-        windows = corpora.text_windows(tokenizer, text, window=options.window)
-    windows = windows[: options.max_windows]
-    check_vocabulary(windows, options.model, options.text or options.corpus)
+    windows = _windows(options, tokenizer) if options.text or options.corpus else None
     model = models.load_model(options.model)
-    result = perplexity.perplexity(model, windows) | {"parameters": cost.parameter_count(model)}
+    result = {"parameters": cost.parameter_count(model)}
+    if windows is not None:
+        result |= perplexity.perplexity(model, windows, batch_size=perplexity.at_once(options.window))
     if options.tasks:
         result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=options.limit)
     if options.json:
         print(json.dumps({name: None if value != value else value for name, value in result.items()}))  # NaN: null
         return
-    print(f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f} (standard error)")
-    print(f"window {result['window']}, {result['tokens']} tokens predicted, {result['parameters']:,} parameters")
+    if windows is not None:
+        print(f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f} (standard error)")
+        print(f"window {result['window']}, {result['tokens']} tokens predicted")
+    print(f"{result['parameters']:,} parameters")
     for row in result.get("zero_shot", []):
         print(
             f"{row['task']}: {row['metric']} {row['value']:.3f} ± {row['stderr']:.3f} "
             f"(chance {row['chance']:.2f}, n = {row['n_items']})"
         )
+
+
+def _windows(options, tokenizer):
+    """The windows of the text that the options of ``evaluate`` name, int64 (n, window)."""
+    from ..inputs import corpora
+
+    if options.corpus:
+        windows = corpora.corpus_windows(tokenizer, options.corpus, window=options.window, local=options.text)
+    else:
+        windows = corpora.text_windows(tokenizer, read_text(options.text), window=options.window)
+    windows = windows[: options.max_windows]
+    check_vocabulary(windows, options.model, options.text or options.corpus)
+    return windows
 
 
 def _recover(options) -> None:

@@ -9,6 +9,8 @@ from torch.nn import functional
 from ..errors import StudyError
 
 MOST_NATS = 700  # exp of more overflows
+BATCH = 8  # windows
+BATCH_TOKENS = 2048  # the logits of one token are as many numbers as the vocabulary has entries
 
 
 @torch.inference_mode()
@@ -48,6 +50,11 @@ def perplexity(model: nn.Module, windows: torch.Tensor, *, batch_size: int = 8) 
         "window": window,
         "losses": means.tolist(),
     }
+
+
+def at_once(window: int) -> int:
+    """How many windows of ``window`` tokens make a batch that fits a small memory: 8, fewer where they are long."""
+    return max(1, min(BATCH, BATCH_TOKENS // window))
 
 
 def _window_means(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:

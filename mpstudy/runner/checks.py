@@ -45,8 +45,8 @@ def validate(parameters: dict) -> None:
         _check_model(parameters)
     if {"corpora", "window"} <= parameters.keys():
         _check_windows(parameters["corpora"], parameters["window"])
-    if {"instructions", "row_counts", "validation_rows"} <= parameters.keys():
-        _check_rows(parameters["instructions"], max(parameters["row_counts"]) + parameters["validation_rows"])
+    if (counts := _row_counts(parameters)) and {"instructions", "validation_rows"} <= parameters.keys():
+        _check_rows(parameters["instructions"], max(counts) + parameters["validation_rows"])
 
 
 def _pruner(name: str) -> str:
@@ -155,10 +155,10 @@ RULES = {
     "richer": Distinct[Annotated[Text, AfterValidator(_pruner)]],
     **dict.fromkeys(("calibration", "chosen_on"), Corpus),
     "corpora": Some[Corpus],
-    **dict.fromkeys(("length", "long_length", "sparse_length", "window"), Tokens),
-    **dict.fromkeys(("samples", "sparse_samples", "windows"), Count),
+    **dict.fromkeys(("length", "long_length", "sparse_length", "window", "long_window"), Tokens),
+    **dict.fromkeys(("samples", "sparse_samples", "windows", "long_windows"), Count),
     "lengths": Some[Tokens],
-    "share": Ratio,
+    **dict.fromkeys(("share", "model_share"), Ratio),
     "shares": Some[Ratio],
     "pruning_steps": Count,
     **dict.fromkeys(("seeds", "choice_seeds", "lora_seeds", "lipschitz_seeds", "sparse_seeds"), Seeds),
@@ -177,7 +177,7 @@ RULES = {
     "shown": Sparsity,
     "instructions": Annotated[Text, AfterValidator(_instructions)],
     "row_counts": Rising,
-    "validation_rows": Count,
+    **dict.fromkeys(("validation_rows", "recovery_rows"), Count),
     **{name: RECIPE[name] for name in RECIPE_NAMES},
     "tasks": Some[Annotated[Text, AfterValidator(_task)]],
     "references": Distinct[Annotated[Text, AfterValidator(_reference)]],
@@ -189,11 +189,17 @@ RULES = {
 }
 
 
+def _row_counts(parameters: dict) -> list[int]:
+    """How many instructions the models of a run are recovered from."""
+    one = [parameters["recovery_rows"]] if "recovery_rows" in parameters else []
+    return parameters.get("row_counts", []) + one
+
+
 def _check_recipe(parameters: dict) -> None:
     given = {name: parameters[name] for name in RECIPE_NAMES if name in parameters}
     if given:
         recipe = Recipe(**given)
-        for count in parameters.get("row_counts", []):
+        for count in _row_counts(parameters):
             recipe.steps(count)
 
 

@@ -4,6 +4,7 @@ Every :class:`Estimate` has a value, a standard error and degrees of freedom, an
 generalises to is what the function that made it resamples:
 
 * :func:`of_mean`: independent values, one a seed.
+* :func:`of_strata`: independent values of each of several fixed things, such as the items of each task.
 * :func:`of_pairs`: a number for each pair of samples. Pairs that share a sample are not independent; the samples are.
 * :func:`over_windows`: losses of every seed on the same windows of text. Seeds and windows both vary.
 * :func:`of_spread`: a standard deviation over seeds, with an interval that is not symmetric.
@@ -119,6 +120,28 @@ def of_mean(values: ArrayLike) -> Estimate:
     """
     values = _several(values)
     return _estimate(values.mean(), values.var(ddof=1) / values.size, values)
+
+
+def of_strata(samples: Sequence[ArrayLike]) -> Estimate:
+    """The mean of the means of ``samples``, one array (n,) a stratum with n >= 2 independent values, each its own n.
+
+    The strata, such as tasks, are fixed and weigh the same: se^2 is the sum of their squared standard errors over their
+    number squared, with Welch's degrees of freedom (Satterthwaite 1946). One stratum gives :func:`of_mean`. ``n``
+    counts all values.
+
+    Example
+    -------
+    >>> of_strata([[1.0, 3.0], [4.0, 6.0, 8.0]]).value
+    4.0
+    """
+    means = [of_mean(values) for values in samples]
+    if not means:
+        raise StudyError("no samples: at least one is needed")
+    parts = np.array([mean.se**2 for mean in means])
+    n, df = sum(mean.n for mean in means), float(sum(mean.df for mean in means))
+    if total := parts.sum():
+        df = float(total**2 / sum(part**2 / mean.df for part, mean in zip(parts, means)))
+    return Estimate(float(np.mean([mean.value for mean in means])), float(np.sqrt(total)) / len(means), df, n)
 
 
 def of_pairs(values: Mapping[tuple[Hashable, Hashable], float] | ArrayLike) -> Estimate:

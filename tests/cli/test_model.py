@@ -20,7 +20,7 @@ from transformers import GPT2Config
 from mpstudy import __main__, pruners
 from mpstudy.cli import inputs, model, prune
 from mpstudy.errors import StudyError
-from mpstudy.evaluation import cost, perplexity
+from mpstudy.evaluation import cost, perplexity, zeroshot
 from mpstudy.inputs import corpora, hub, models
 from mpstudy.recovery import lora
 from mpstudy.recovery.recipe import Recipe
@@ -186,6 +186,15 @@ def test_one_window_has_no_standard_error(home, capfd):
     assert evaluated("model --text book.txt --window 16 --max-windows 1", home, capfd)["stderr"] is None
 
 
+def test_long_windows_are_evaluated_one_by_one(home, capfd):
+    (home / "long.txt").write_text(TEXT * 14)
+    found = evaluated("model --text long.txt --window 1025", home, capfd)
+    windows = corpora.text_windows(byte_tokenizer(), TEXT * 14, window=1025)
+    assert len(windows) > 1 == perplexity.at_once(1025)
+    expected = perplexity.perplexity(tiny_model(num_hidden_layers=6), windows, batch_size=len(windows))
+    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+
+
 def test_a_corpus_is_evaluated_whole(home, capfd):
     result = evaluated("model --corpus wiki --window 32", home, capfd)
     assert result["tokens"] == (2 * len(TEXT) - 5 + len(corpora.JOINT)) // 32 * 31
@@ -211,6 +220,17 @@ def test_tasks_are_added(home, capfd):
     out = capfd.readouterr()[0]
     assert f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f}" in out
     assert re.search(r"agreement: acc \d\.\d{3} ± \d\.\d{3} \(chance 0.50, n = 6\)", out)
+
+
+def test_tasks_need_no_text(home, capfd):
+    result = evaluated("model --tasks agreement --limit 6", home, capfd)
+    assert result.keys() == {"parameters", "zero_shot"}
+    assert result["zero_shot"] == zeroshot.evaluate_tasks(
+        tiny_model(num_hidden_layers=6), byte_tokenizer(), ["agreement"], limit=6
+    )
+    assert run("evaluate model --tasks agreement --limit 6", home) == 0
+    out = capfd.readouterr()[0]
+    assert f"{result['parameters']:,} parameters" in out and "agreement: acc" in out and "perplexity" not in out
 
 
 # --- recover -----------------------------------------------------------------------------------------------------
@@ -400,7 +420,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (EVALUATE.replace("book.txt", "model"), "cannot read the text .*model': .*Is a directory"),
         (EVALUATE.replace("--text book.txt", "--corpus alpaca-demo2"), "unknown .*corpus 'alpaca-demo2'; known: "),
         (EVALUATE.replace("window 16", "window 1"), "--window must be a whole number of at least 2, not 1"),
-        ("evaluate model", "needs a text: --text FILE, --corpus NAME, or both"),
+        ("evaluate model", "needs a text or tasks: --text FILE, --corpus NAME, both"),
         (EVALUATE + "--corpus wiki", "corpus 'wiki' is bundled; local copies are of wikitext2"),
         (EVALUATE + "--max-windows 0", "--max-windows must be a whole number of at least 1, not 0"),
         (EVALUATE + "--max-windows -3", "--max-windows must be a whole number of at least 1, not -3"),

@@ -52,6 +52,11 @@ def test_it_agrees_with_a_model_in_double_precision():
     assert perplexity.perplexity(tiny_model(), windows)["nll"] == pytest.approx(exact, abs=1e-5)
 
 
+@pytest.mark.parametrize(("window", "windows"), [(2, 8), (128, 8), (256, 8), (1024, 2), (2048, 1), (5000, 1)])
+def test_long_windows_make_small_batches(window, windows):
+    assert perplexity.at_once(window) == windows
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_losses_of_a_half_precision_model_are_in_fp32(dtype):
     model, windows = cast(tiny_model(), dtype), tokens(4, 10)

@@ -5,10 +5,9 @@ import random
 from collections import Counter
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
+from helpers.hub_copy import ITEMS, write_items
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -263,42 +262,15 @@ def test_wrong_numbers_are_refused(model, tokenizer, wrong):
 # --- The tasks of the published study ------------------------------------------------------------------------------
 
 
-def choices(*texts):
-    return {"text": list(texts), "label": list("ABCD"[: len(texts)])}
-
-
-HUB_ITEMS = {
-    "boolq": {"question": "is water wet", "passage": "Water is wet.", "idx": 0, "label": 1},
-    "winogrande": {"sentence": "The cup fell as _ was loose.", "option1": "it", "option2": "air", "answer": "1"},
-    "arc_easy": {"id": "1", "question": "What is hot?", "choices": choices("fire", "ice", "snow"), "answerKey": "A"},
-    "arc_challenge": {"id": "1", "question": "What is old?", "choices": choices("now", "then"), "answerKey": "B"},
-    "piqa": {"goal": "To cut", "sol1": "use a knife", "sol2": "use a spoon", "label": 0},
-    "hellaswag": {
-        "ind": 1, "activity_label": "Cooking", "ctx_a": "A man cooks.", "ctx_b": "he", "ctx": "A man cooks. he",
-        "endings": ["eats it", "flies", "is a cat", "was not"], "source_id": "1", "split": "val", "split_type": "x",
-        "label": "0",
-    },
-    "openbookqa": {"id": "1", "question_stem": "The sun is", "choices": choices("hot", "cold"), "answerKey": "A"},
-}  # fmt: skip
-
-
 @pytest.fixture
 def hub_copy(tmp_path, monkeypatch):
-    """A local copy of the seven tasks, some in the hub's layout and format, some as files of JSON lines."""
-    for index, (name, item) in enumerate(HUB_ITEMS.items()):
-        rows = [item | {"row": row} for row in range(3)]
-        source = zeroshot.TASKS[name].source
-        path = tmp_path / name / (source.files[0] if index % 2 else f"{source.split}.jsonl")
-        path.parent.mkdir(parents=True)
-        if index % 2:
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-        else:
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    """A local copy of the seven tasks."""
+    write_items(tmp_path)
     monkeypatch.setenv("MPSTUDY_HUB_DIR", str(tmp_path))
 
 
 def test_the_seven_tasks_of_the_papers_run_from_local_copies(model, tokenizer, hub_copy):
-    rows = zeroshot.evaluate_tasks(model, tokenizer, list(HUB_ITEMS))
+    rows = zeroshot.evaluate_tasks(model, tokenizer, list(ITEMS))
     assert {row["task"]: row["metric"] for row in rows} == {
         "boolq": "acc", "winogrande": "acc", "arc_easy": "acc", "arc_challenge": "acc_norm", "piqa": "acc_norm",
         "hellaswag": "acc_norm", "openbookqa": "acc_norm",
@@ -309,7 +281,7 @@ def test_the_seven_tasks_of_the_papers_run_from_local_copies(model, tokenizer, h
     }  # fmt: skip
     for row in rows:
         if row["task"] in prompts:
-            item = HUB_ITEMS[row["task"]]
+            item = ITEMS[row["task"]]
             options = item["choices"]["text"] if "choices" in item else [item["sol1"], item["sol2"]]
             question = {"prompt": prompts[row["task"]], "choices": options, "label": 0}
             assert row["value"] == is_right(model, tokenizer, question, row["metric"] == "acc_norm")
@@ -318,7 +290,7 @@ def test_the_seven_tasks_of_the_papers_run_from_local_copies(model, tokenizer, h
 def test_other_items_are_other_content(hub_copy, tmp_path):
     before = zeroshot.content("boolq")
     with (tmp_path / "boolq" / "validation.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(HUB_ITEMS["boolq"]) + "\n")
+        file.write(json.dumps(ITEMS["boolq"]) + "\n")
     assert zeroshot.content("boolq") != before and zeroshot.content("boolq", 2) != zeroshot.content("boolq", 3)
 
 

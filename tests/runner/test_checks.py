@@ -18,7 +18,7 @@ NAN, INF = math.nan, math.inf
 
 COUNTS = ("samples", "length", "window", "windows", "task_items", "new_tokens", "validation_rows", "repeats")
 COUNTS += ("max_steps", "release_steps", "budget", "pruning_steps", "sparse_samples", "sparse_length")
-COUNTS += ("traced", "averaged_rows", "long_length")
+COUNTS += ("traced", "averaged_rows", "long_length", "long_window", "long_windows", "recovery_rows")
 LISTS = ("seeds", "shares", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "read")
 LISTS += ("row_counts", "compared", "compared_changes", "corpora", "tasks")
 LISTS += ("methods", "sparsities", "lipschitz_seeds", "rows", "moreau_rows", "solver_steps")
@@ -53,6 +53,7 @@ def parameters(model: str) -> dict:
         "solvers": ["spectral", "plain"], "precision": 0.01, "noise": 0.01, "release_steps": 10,
         "instructions": "alpaca-demo", "row_counts": [6, 8], "new_tokens": 8, "references": [],
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
+        "recovery_rows": 8, "long_window": 256, "long_windows": 2, "model_share": 0.2,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
         "rows": [10, 20], "long_rows": 10, "long_length": 2048, "moreau_rows": [10], "averaged_rows": 20,
         "solver_steps": [1, 5], "traced": 2, "lipschitz_seeds": [0], "corrected": True,
@@ -154,6 +155,7 @@ def test_values_at_the_edge_pass(model, edge):
         ({"warmup_steps": -1}, "warmup_steps must be a whole number of at least 0, not -1"),
         ({"warmup_steps": 4}, "warmup_steps 4 must be below the 3 steps of 6 rows"),
         ({"row_counts": [6, 9]}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
+        ({"recovery_rows": 9}, "13 rows for training and validation are wanted, 'alpaca-demo' has 12"),
         # the claims of the figure
         *[
             ({"primary": {"table-one": bad}}, r"primary: 'table-one' needs \[run, words, unit, margin\], not ")

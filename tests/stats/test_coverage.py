@@ -92,3 +92,28 @@ def test_the_absolute_loss_over_seeds_and_windows(seeds, windows, spread):
         sd = np.sqrt(spread**2 + noise)
         true = foldnorm.mean(0.002 / sd, scale=sd)
         assert coverage(interval, lambda rng: losses(rng, seeds, windows, spread, 0.002), true, 700) >= 0.93
+
+
+def answers(rng, seeds, tasks=7, items=200):
+    """Points of accuracy between two models, -100, 0 or 100 an item; every eighth answer changes with the seed."""
+    shared = rng.choice([-100, 0, 100], p=[0.1, 0.8, 0.1], size=(tasks, 1, items))
+    own = rng.choice([-100, 0, 100], p=[0.1, 0.8, 0.1], size=(tasks, seeds, items))
+    return np.where(rng.random(size=own.shape) < 0.125, own, shared)
+
+
+def test_the_average_of_tasks_over_the_items_of_one_model():
+    found = coverage(lambda points: stats.of_strata(points[:, 0]).interval(), lambda rng: answers(rng, 1), 0)
+    assert found >= 0.93
+
+
+@pytest.mark.slow
+def test_the_average_of_tasks_over_three_samples_and_the_items():
+    assert coverage(lambda points: stats.over_windows(points).interval(), lambda rng: answers(rng, 3), 0, 700) >= 0.93
+
+
+@pytest.mark.parametrize("spread", [0.004, 0.03])
+def test_the_loss_of_one_text_over_three_samples_and_its_windows(spread):
+    def interval(tables):
+        return stats.over_windows(tables[:1]).interval()
+
+    assert coverage(interval, lambda rng: losses(rng, 3, 40, spread), 0, 700) >= 0.93

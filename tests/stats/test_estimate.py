@@ -50,6 +50,30 @@ def test_equivalence_at_5_percent_is_the_90_percent_interval_within_the_margins(
         assert (LOSS.p_equivalence(margin) < 0.05) == (-margin < low and high < margin)
 
 
+def test_strata_by_hand():
+    # means 2 and 6; squared standard errors 2 / 2 = 1 and 4 / 3, of 1 and 2 degrees of freedom
+    found = stats.of_strata([[1.0, 3.0], [4.0, 6.0, 8.0]])
+    assert (found.value, found.n) == (4.0, 5)
+    assert found.se == pytest.approx(np.sqrt(1 + 4 / 3) / 2)
+    assert found.df == pytest.approx((1 + 4 / 3) ** 2 / (1 / 1 + (4 / 3) ** 2 / 2))
+
+
+def test_the_difference_of_two_strata_is_welchs_test():
+    one, two = VALUES, np.array([1.3, 0.4, 2.2, 0.9])
+    found = stats.of_strata([one, -two]).times(2)
+    reference = scipy.stats.ttest_ind(one, two, equal_var=False)
+    assert found.interval() == pytest.approx(tuple(reference.confidence_interval()))
+    assert found.p_difference() == pytest.approx(reference.pvalue)
+
+
+def test_one_stratum_is_a_mean_and_equal_values_are_known():
+    check_same(stats.of_strata([VALUES]), stats.of_mean(VALUES))
+    assert stats.of_strata([[1, 1, 1], [3, 3]]).row() == {"estimate": 2, "se": 0, "df": 3, "low": 2, "high": 2, "n": 5}
+    for samples in ([], [VALUES, [1.0]]):
+        with pytest.raises(StudyError, match="at least"):
+            stats.of_strata(samples)
+
+
 @pytest.mark.parametrize("df", [3, 5, 9, 40])
 def test_the_detectable_difference_is_found_with_its_power(df):
     estimate = stats.Estimate(0.0, 2.0, df, df + 1)
