@@ -22,7 +22,7 @@ run.table("roots", rows)
 run.table("mean", [{"what": "mean", "mean": sum(row["root"] for row in rows) / len(rows)}])
 (run.figures / "curve.png").write_bytes(base64.b64decode(DOT))
 (run.figures / "curve.txt").write_text("A curve of roots.")
-print(os.environ["MPSTUDY_COMPUTED"])
+print(os.environ.get("MPSTUDY_COMPUTED"))
 """.replace("DOT", '"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="')
 SUMS = 'run.table("sums", [{"n": 1, "total": float(run.frame("roots", "roots").root.sum())}])'
 RULES = {"tolerances": {"root": {"rel": 1e-6}}, "timings": ["seconds"], "pooled": ["mean", "sums"]}
