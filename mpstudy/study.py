@@ -210,15 +210,14 @@ class Study:
         step = self._step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows, settings=settings)
         return cached_json(step, partial(perplexity.perplexity, model, windows, **settings))
 
-    def losses(self, model) -> list[np.ndarray]:
-        """Nats per token of each evaluation window, one array (windows,) a corpus, in the order of ``corpora``."""
-        return [np.array(found["losses"]) for found in self.perplexity(model).values()]
-
-    def measured(self, model, **facts) -> list[dict]:
-        """A row a corpus: ``facts``, then ``corpus``, ``perplexity``, ``stderr``, ``nll``, ``tokens``, ``window``."""
+    def measured(self, model, **facts) -> tuple[list[dict], list[np.ndarray]]:
+        """A row a corpus, in the order of ``corpora``: ``facts``, then ``corpus``, ``perplexity``, ``stderr``, ``nll``,
+        ``tokens``, ``window``. And the nats per token of each of its windows, one array (windows,) a corpus.
+        """
         kept = ("perplexity", "stderr", "nll", "tokens", "window")
-        found = self.perplexity(model).items()
-        return [facts | {"corpus": corpus} | {name: value[name] for name in kept} for corpus, value in found]
+        found = self.perplexity(model)
+        rows = [facts | {"corpus": corpus} | {name: of[name] for name in kept} for corpus, of in found.items()]
+        return rows, [np.array(of["losses"]) for of in found.values()]
 
     def divergence(self, first, second, corpus: str) -> dict:
         """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`)."""

@@ -16,7 +16,7 @@ from mpstudy.recovery import examples, lora
 from mpstudy.recovery.recipe import Recipe
 from mpstudy.sparse import sequential
 from mpstudy.stability import perturb
-from mpstudy.store import digests
+from mpstudy.store import cache, digests
 from mpstudy.study import Study
 
 SENTENCES = [f"On day {day} the people said that {day} times {day} is {day * day}." for day in range(60)]
@@ -278,3 +278,13 @@ def test_masks_by_scores_take_the_pruners_settings(study):
     assert updated["rows"][0]["error"] < small["rows"][0]["error"]
     with pytest.raises(StudyError, match="unknown setting"):
         study.sparse("taylor", 0.5, sample=0, rho=1.0)
+
+
+def test_rows_and_losses_of_a_model_come_from_one_evaluation(study, monkeypatch):
+    digests = []
+    monkeypatch.setattr(cache, "model_digest", lambda model: digests.append(model) or {"weights": "one"})
+    rows, losses = study.measured(study.model, pruner="none")
+    assert [row["corpus"] for row in rows] == study.corpora and all(row["pruner"] == "none" for row in rows)
+    for row, of_text in zip(rows, losses, strict=True):
+        assert of_text.shape == (study.windows,) and of_text.mean() == pytest.approx(row["nll"])
+    assert digests == [study.model]

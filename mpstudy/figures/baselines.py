@@ -8,7 +8,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from ..pruners import PRUNERS
 from ..sparse import METHODS
 from ..stats import summarise
-from .look import COLUMN, CORPORA, check_registered, dodge, drawn, mark_dense, stamp
+from .look import COLUMN, CORPORA, check_registered, dodge, drawn, finished, mark_dense
 
 REFERENCE = "sparsegpt"
 
@@ -36,7 +36,7 @@ def over_sparsity(frame: pd.DataFrame, dense: dict[str, float], note: str):
         axis.yaxis.set_major_formatter("{x:,.0f}")
         axis.minorticks_off()
     axes[-1, 0].set_xlabel("zeros in the pruned layers")
-    return _finished(figure, axes, note)
+    return finished(figure, axes[0, 0], note)
 
 
 def error_by_layer(frame: pd.DataFrame, note: str):
@@ -56,7 +56,7 @@ def error_by_layer(frame: pd.DataFrame, note: str):
     axis.yaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _finished(figure, axes, note)
+    return finished(figure, axes[0, 0], note)
 
 
 def _bars(axis, places, rows: pd.DataFrame, details: dict) -> None:
@@ -64,13 +64,6 @@ def _bars(axis, places, rows: pd.DataFrame, details: dict) -> None:
     middle, low, high = (np.exp(rows[name].to_numpy()) for name in ("mean", "low", "high"))
     errors = np.nan_to_num([middle - low, high - middle])  # a single seed has no interval
     axis.errorbar(places, middle, yerr=errors, elinewidth=0.8, **details)
-
-
-def _finished(figure, axes, note: str):
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, handletextpad=0.3, columnspacing=1)
-    stamp(figure, note)
-    return figure
 
 
 def _ratios(frame: pd.DataFrame) -> pd.DataFrame:

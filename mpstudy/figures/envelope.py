@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .look import COLUMN, look, points, stamp
+from .look import COLUMN, bars, look, points, stamp
 
 _STYLES = {"spectral": "-", "plain": "--"}
 _MARKERS = "oDs"
@@ -47,7 +47,7 @@ def over_steps(frame: pd.DataFrame, note: str):
     colours = sns.color_palette("colorblind")
     for colour, marker, (measure, rows) in zip(colours, _MARKERS, frame.groupby("measure", sort=False)):
         details = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1, "capsize": 2, "label": measure}
-        axis.errorbar(rows["step"], rows["estimate"], yerr=_bars(rows), **details)
+        axis.errorbar(rows["step"], rows["estimate"], yerr=bars(rows, "estimate"), **details)
     steps = sorted(set(frame["step"]))
     axis.set(xscale="log", ylim=(0, 1.05), xlabel="steps of the prox solver", ylabel="Jaccard index of channels")
     axis.set_xticks(steps, [str(step) for step in steps])
@@ -119,7 +119,7 @@ def variants(agreement: pd.DataFrame, quality: pd.DataFrame, chance: float, note
         for offset, colour, marker, (measure, rows) in zip((0.15, -0.15, 0), sns.color_palette(), _MARKERS, groups):
             places = np.array([shown.index(name) for name in rows["variant"]]) + offset
             details = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "none", "capsize": 2}
-            axis.errorbar(rows["estimate"], places, xerr=_bars(rows), label=measure, **details)
+            axis.errorbar(rows["estimate"], places, xerr=bars(rows, "estimate"), label=measure, **details)
         axis.set_yticks(range(len(shown)), shown)
         axis.grid(axis="y", color="0.92")
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, columnspacing=1)
@@ -130,9 +130,3 @@ def variants(agreement: pd.DataFrame, quality: pd.DataFrame, chance: float, note
     below.set_xlabel("perplexity against Taylor (log, %)")
     stamp(figure, note)
     return figure
-
-
-def _bars(rows: pd.DataFrame) -> np.ndarray:
-    """Lengths of the error bars below and above; none where there is no interval."""
-    errors = np.vstack([rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]]).astype(float)
-    return np.nan_to_num(errors).clip(min=0)

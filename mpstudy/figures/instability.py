@@ -8,7 +8,7 @@ from ..errors import StudyError
 from ..stability.changes import Change
 from ..stability.perturb import PERTURBATIONS
 from ..stats import summarise
-from .look import COLUMN, FULL, look, look_of, points, present, stamp
+from .look import COLUMN, FULL, bars, look, look_of, points, present, stamp
 
 MEASURES = {
     "traded": "units traded (%)",
@@ -32,10 +32,10 @@ def doses(frame: pd.DataFrame, levels: pd.DataFrame, note: str):
         if len(part):
             rows = _clipped(summarise(part, ["dose"], "traded").sort_values("dose"))
             details = look("taylor") | {"marker": "o" if style == "-" else "^", "label": PERTURBATIONS[kind].panel}
-            axis.errorbar(rows["dose"], 100 * rows["mean"], yerr=100 * _bars(rows), linestyle=style, **_thin(details))
+            axis.errorbar(rows["dose"], 100 * rows["mean"], yerr=100 * bars(rows), linestyle=style, **_thin(details))
     for change, part in frame[frame["change"].map(lambda name: not PERTURBATIONS[kinds[name]].panel)].groupby("change"):
         rows = _clipped(summarise(part, ["change"], "traded"))
-        axis.errorbar(part["dose"].iloc[:1], 100 * rows["mean"], yerr=100 * _bars(rows), **_thin(_FORMAT))
+        axis.errorbar(part["dose"].iloc[:1], 100 * rows["mean"], yerr=100 * bars(rows), **_thin(_FORMAT))
         close = frame["dose"].between(part["dose"].iloc[0], 2 * part["dose"].iloc[0], inclusive="neither")
         beside = {"xytext": (-4, -9), "ha": "right"} if close.any() else {"xytext": (4, -7)}
         place = beside | {"textcoords": "offset points", "fontsize": 7}
@@ -109,7 +109,7 @@ def sources(frame: pd.DataFrame, note: str):
     """Standard deviation ``sd`` of a channel's log score by ``source``, the largest on top, on a logarithmic axis."""
     rows = summarise(frame, ["source"], "sd").sort_values("mean")
     figure, axis = plt.subplots(figsize=(COLUMN, 0.7 + 0.17 * len(rows)), layout="constrained")
-    axis.errorbar(rows["mean"], range(len(rows)), xerr=_bars(rows), linestyle="none", **_thin(_FORMAT))
+    axis.errorbar(rows["mean"], range(len(rows)), xerr=bars(rows), linestyle="none", **_thin(_FORMAT))
     axis.set_yticks(range(len(rows)), [_label(source) for source in rows["source"]])
     axis.set(xscale="log", xlabel="standard deviation of a channel's log score")
     axis.grid(axis="y", color="0.92")
@@ -122,10 +122,6 @@ _FORMAT = {"color": "0.15", "marker": "D", "markersize": 3.5}
 
 def _thin(details: dict) -> dict:
     return details | {"linewidth": 1, "elinewidth": 1, "capsize": 2}
-
-
-def _bars(rows: pd.DataFrame) -> np.ndarray:
-    return np.nan_to_num(np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])).clip(min=0)
 
 
 def _clipped(rows: pd.DataFrame) -> pd.DataFrame:

@@ -51,8 +51,7 @@ def mark_dense(axis, value: float) -> None:
 
 def points(axis, places, rows, pruner, *, line, style="-", label=None, across=False):
     """Means with their intervals; ``across``: places along y, values along x."""
-    errors = np.vstack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
-    errors = np.nan_to_num(errors).clip(min=0)  # a single seed has no interval
+    errors = bars(rows)
     details = look(pruner) | {"linewidth": 1, "elinewidth": 1, "linestyle": style if line else "none", "capsize": 2}
     details |= {"label": label} if label else {}
     details |= {"markerfacecolor": "white"} if style == "--" else {}
@@ -60,6 +59,22 @@ def points(axis, places, rows, pruner, *, line, style="-", label=None, across=Fa
         axis.errorbar(rows["mean"], places, xerr=errors, **details)
     else:
         axis.errorbar(places, rows["mean"], yerr=errors, **details)
+
+
+def bars(rows: pd.DataFrame, middle: str = "mean") -> np.ndarray:
+    """Lengths of the error bars below and above the column ``middle``, (2, rows), from ``low`` and ``high``; none where
+    there is no interval, as for a single seed.
+    """
+    lengths = np.vstack([rows[middle] - rows["low"], rows["high"] - rows[middle]]).astype(float)
+    return np.nan_to_num(lengths).clip(min=0)
+
+
+def finished(figure, axis, note: str):
+    """The figure with the legend of ``axis`` above it and the stamp below."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, handletextpad=0.3, columnspacing=1)
+    stamp(figure, note)
+    return figure
 
 
 def look(pruner: str) -> dict:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from ..stats import summarise
-from .look import COLUMN, CORPORA, dodge, look_of, stamp
+from .look import COLUMN, CORPORA, dodge, finished, look_of
 
 
 def against_taylor(frame: pd.DataFrame, note: str):
@@ -28,7 +28,7 @@ def against_taylor(frame: pd.DataFrame, note: str):
         axis.set(title=CORPORA.get(corpus, corpus), ylabel="change against\nTaylor (%, log)")
         axis.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
     axes[-1, 0].set_xlabel("parameters removed of the pruned layers")
-    return _finished(figure, axes, note)
+    return finished(figure, axes[0, 0], note)
 
 
 def over_compute(frame: pd.DataFrame, note: str):
@@ -48,7 +48,7 @@ def over_compute(frame: pd.DataFrame, note: str):
         axis.minorticks_off()
     axes[0, 0].set_ylabel("log-perplexity (nats per token)")
     figure.supxlabel("gradients of the calibration sample", fontsize=8)
-    return _finished(figure, axes, note)
+    return finished(figure, axes[0, 0], note)
 
 
 def by_layer(frame: pd.DataFrame, note: str):
@@ -66,7 +66,7 @@ def by_layer(frame: pd.DataFrame, note: str):
     axis.annotate("two random masks", (0.99, chance), ha="right", va="bottom", fontsize=7, **place)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="layer", ylabel="Jaccard index with Taylor's\nremoved channels", ylim=(0, 1.03))
-    return _finished(figure, axes, note)
+    return finished(figure, axes[0, 0], note)
 
 
 def _panels(rows: int, columns: int, height: float, **shared):
@@ -78,10 +78,3 @@ def _panels(rows: int, columns: int, height: float, **shared):
 def _bars(axis, places, values, low, high, method: str) -> None:
     errors = np.nan_to_num(np.abs(np.array([low, high]) - np.array(values)))  # a single seed has no interval
     axis.errorbar(places, values, yerr=errors, linestyle="none", elinewidth=1, capsize=2, **look_of(method))
-
-
-def _finished(figure, axes, note: str):
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, handletextpad=0.3, columnspacing=1)
-    stamp(figure, note)
-    return figure

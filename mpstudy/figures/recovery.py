@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from ..pruners import PRUNERS
 from ..stats import summarise
-from .look import COLUMN, CORPORA, check_registered, dodge, look, points, present, stamp
+from .look import COLUMN, CORPORA, bars, check_registered, dodge, look, points, present, stamp
 
 CONTROL = {"color": "0.2", "marker": "x", "markersize": 4, "label": "dense"}
 TASKS = {
@@ -37,7 +37,8 @@ def over_rows(frame: pd.DataFrame, note: str):
         for offset, pruner in zip(dodge(len(names), 0.08), names):
             rows = part[part["pruner"] == pruner].sort_values("rows")
             details = _details(pruner) | {"linestyle": "--" if pruner == "dense" else "-"}
-            axis.errorbar([counts.index(n) + offset for n in rows["rows"]], rows["estimate"], _errors(rows), **details)
+            places = [counts.index(count) + offset for count in rows["rows"]]
+            axis.errorbar(places, rows["estimate"], bars(rows, "estimate"), **details)
         axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
         axis.set(title=CORPORA.get(corpus, corpus), ylabel="above dense\n(% of perplexity, log)")
     last = np.atleast_1d(axes)[-1]
@@ -63,7 +64,7 @@ def accuracy_differences(frame: pd.DataFrame, note: str):
             rows = part[(part["pruner"] == pruner) & (part["rows"] == count)]
             details = _details(pruner) | {"linestyle": "none"} | ({} if count else {"markerfacecolor": "white"})
             places = [-tasks.index(task) + offset for task in rows["task"]]
-            axis.errorbar(rows["estimate"], places, xerr=_errors(rows), **details)
+            axis.errorbar(rows["estimate"], places, xerr=bars(rows, "estimate"), **details)
         axis.axvline(0, color="0.5", linestyle=":", linewidth=1)
         axis.set_yticks([-place for place in range(len(tasks))], [TASKS.get(task, task) for task in tasks])
         axis.set_title(f"minus {_label(against)}")
@@ -102,10 +103,6 @@ def _details(pruner: str) -> dict:
 
 def _label(name: str) -> str:
     return _details(name)["label"]
-
-
-def _errors(rows: pd.DataFrame) -> np.ndarray:
-    return np.vstack([rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]])
 
 
 def _legend_of_states(figure, frame: pd.DataFrame) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
 from ..errors import StudyError, check_choice
 from ..inputs.corpora import CORPORA
@@ -155,6 +156,11 @@ def pair_agreement(study, scores: dict[int, Scores], share: float) -> list[dict]
         {"first": first, "second": second} | mask_agreement(study, scores[first], scores[second], share)
         for first, second in combinations(scores, 2)
     ]
+
+
+def by_pair(rows: pd.DataFrame, measure: str) -> dict[tuple[int, int], float]:
+    """A measure of the rows of :func:`pair_agreement` by pair, as :func:`mpstudy.stats.of_pairs` takes it."""
+    return {(row["first"], row["second"]): row[measure] for row in rows.to_dict("records")}
 
 
 def log_scores(scores: Scores) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 Values are finite numbers; a NaN or infinity raises a ``StudyError`` instead of travelling into a figure.
 """
 
-from .estimate import Estimate, of_mean, of_pairs, of_spread, of_strata, over_windows
+from .estimate import Estimate, of_losses, of_mean, of_pairs, of_spread, of_strata, over_windows
 from .significance import holm, mcnemar, paired_effect, paired_permutation_test
 from .summary import bootstrap_ci, interval, summarise
 from .verdict import Verdict, judge
@@ -16,6 +16,7 @@ __all__ = [
     "interval",
     "judge",
     "mcnemar",
+    "of_losses",
     "of_mean",
     "of_pairs",
     "of_spread",

@@ -98,6 +98,12 @@ class Estimate:
         low, high = self.interval()
         return {"estimate": self.value, "se": self.se, "df": self.df, "low": low, "high": high, "n": self.n}
 
+    def contrast(self, name: str, unit: str, *, tokens: int | None = None, items: int | None = None) -> dict:
+        """A row of the table ``contrasts``, by which claims are judged: :meth:`row` with the ``name`` of the contrast,
+        its ``unit``, and how many ``tokens`` a text or ``items`` were evaluated.
+        """
+        return {"contrast": name} | self.row() | {"tokens": tokens, "items": items, "unit": unit}
+
     def _quantile(self, level: float) -> float:
         check_level(level)
         return float(student_t.ppf((1 + level) / 2, self.df))
@@ -195,6 +201,21 @@ def over_windows(tables: Sequence[ArrayLike], of: Callable[[np.ndarray], np.ndar
     resampled = (of(np.mean(drawn, axis=0)) * _draws(seeds, 0)).sum(axis=1)
     missing = means.var() / seeds / (seeds - 1)  # of the seeds' part, which the bootstrap gives times (n - 1) / n
     return _estimate(means.mean(), resampled.var(ddof=1) + missing, np.concatenate([t.ravel() for t in texts]), seeds)
+
+
+def of_losses(ours: Sequence[Sequence[ArrayLike]], theirs: Sequence[Sequence[ArrayLike]]) -> Estimate:
+    """100 x the difference of log-perplexity, ``ours`` minus ``theirs``: about per cent of perplexity.
+
+    Both: for each seed, in the same order, one array (windows,) of nats per token a text, on the same windows. Seeds
+    and windows count as drawn (:func:`over_windows`).
+
+    Example
+    -------
+    >>> of_losses([[[3.5, 3.0]], [[4.0, 3.5]]], [[[3.0, 2.5]], [[3.0, 2.5]]]).value
+    75.0
+    """
+    texts = zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True)
+    return over_windows([np.array(mine) - np.array(other) for mine, other in texts]).times(100)
 
 
 def of_spread(values: ArrayLike) -> tuple[float, float, float]:
