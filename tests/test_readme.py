@@ -9,6 +9,7 @@ import pytest
 
 from mpstudy.runner.claims import load_claims
 from mpstudy.runner.findings import block, findings, quoted
+from mpstudy.runner.profiles import load_profile
 from mpstudy.store.paths import REPORTS, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,3 +55,11 @@ def test_the_map_is_what_ls_shows():
     named = re.findall(r"`mpstudy/(\w+)(?:/|\.py)`", README.partition("## What is where")[2].partition("\n## ")[0])
     parts = {path for path in (ROOT / "mpstudy").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert sorted(named) == sorted(path.stem for path in parts if not path.stem.startswith("__"))
+
+
+def test_the_report_holds_the_notebooks_that_it_is_said_to_hold():
+    said = README.partition("in `laptop` ")[2].partition("(`.html`")[0]
+    said_names = re.findall(r"`(\w+)`", said)
+    assert said_names == [run.name for run in load_profile("laptop").runs]
+    others = {run.name for name in ("smoke", "published") for run in load_profile(name).runs} - set(said_names)
+    assert all(f"`{name}`" in README for name in others)
