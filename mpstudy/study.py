@@ -5,7 +5,7 @@ cached by content.
 import copy
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 
@@ -197,18 +197,14 @@ class Study:
             self._last_scores = wanted, timed(work, self.model.device)
         return self._last_scores[1]
 
-    def perplexity(self, model) -> dict[str, dict]:
-        """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluation.perplexity.perplexity`)."""
-        found, step = {}, self._step("perplexity", (perplexity.perplexity,), models=(model,))
-        for name, windows in self.texts.items():
-            found[name] = cached_json(step.on(windows), partial(perplexity.perplexity, model, windows))
-        return found
-
-    def perplexity_on(self, model, windows: torch.Tensor) -> dict:
-        """Perplexity of ``model`` on other windows, int64 (n, window), of any length."""
-        settings = {"batch_size": perplexity.at_once(windows.shape[1])}
-        step = self._step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows, settings=settings)
-        return cached_json(step, partial(perplexity.perplexity, model, windows, **settings))
+    def perplexity(self, model, texts: dict[Hashable, torch.Tensor] | None = None) -> dict[Hashable, dict]:
+        """Perplexity of ``model`` (see :func:`mpstudy.evaluation.perplexity.perplexity`) on each evaluation corpus, or
+        on each of other ``texts``, int64 (n, window) by name, of windows of any length.
+        """
+        read = self.texts if texts is None else texts
+        step = self._step("perplexity", (perplexity.perplexity,), models=(model,))
+        work = partial(perplexity.perplexity, model)
+        return {name: cached_json(step.on(windows), partial(work, windows)) for name, windows in read.items()}
 
     def measured(self, model, **facts) -> tuple[list[dict], list[np.ndarray]]:
         """A row a corpus, in the order of ``corpora``: ``facts``, then ``corpus``, ``perplexity``, ``stderr``, ``nll``,

@@ -208,10 +208,10 @@ def test_perplexity_is_given_by_corpus_and_computed_once(study, calls):
 
 
 def test_windows_of_any_length_are_read_once(study, calls):
-    windows = study.texts["wiki"].reshape(2, -1)
-    found, done = study.perplexity_on(study.model, windows), calls["perplexity"]
-    assert found["losses"] == perplexity.perplexity(study.model, windows, batch_size=1)["losses"]
-    assert study.perplexity_on(study.model, windows) == found and calls["perplexity"] == done + 1
+    texts = {("wiki", 62): study.texts["wiki"].reshape(2, -1)}
+    found, done = study.perplexity(study.model, texts), calls["perplexity"]
+    assert found["wiki", 62]["losses"] == perplexity.perplexity(study.model, texts["wiki", 62])["losses"]
+    assert study.perplexity(study.model, texts) == found and calls["perplexity"] == done + 1
 
 
 def test_zero_shot_is_computed_once_for_a_model_and_tokenizer(study, folder, calls):
