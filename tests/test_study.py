@@ -118,6 +118,27 @@ def test_scores_are_computed_anew_for_other_content(study, folder, calls, other)
     assert calls["score"] == 2
 
 
+def test_averaged_scores_are_the_mean_of_those_of_the_parts(study, calls):
+    whole = torch.cat(study.calibrated(samples=3 * study.samples).batches(1))
+    parts = whole.split(study.samples)
+    assert torch.equal(parts[0], torch.cat(study.batches(1)))  # the first part is the sample itself
+    each = [pruners.PRUNERS["taylor"].function(study.model, [part], study.units).values for part in parts]
+    found = study.averaged_scores("taylor", 3, sample=1)
+    for key, values in found.values.items():
+        torch.testing.assert_close(values, sum(one[key] for one in each) / 3)
+    assert found.meta["gradients"] == 3 and found.meta["parts"] == 3
+    study.scores("taylor", sample=1)
+    assert same(study.averaged_scores("taylor", 3, sample=1).values, found.values) and calls["score"] == 3
+
+
+def test_a_mean_of_scores_is_never_below_the_scores_of_the_whole(study):
+    """|w a| + |w b| >= |w (a + b)|, for each weight and so for each unit."""
+    whole = study.calibrated(samples=2 * study.samples).scores("taylor", sample=0).values
+    mean = study.averaged_scores("taylor", 2, sample=0).values
+    assert all((mean[key] >= whole[key] * (1 - 1e-5)).all() for key in whole)
+    assert any((mean[key] > whole[key] * 1.01).any() for key in whole)
+
+
 def test_a_perturbed_model_has_scores_of_its_own(study, calls):
     before = study.scores("taylor", sample=0)
     with perturb.perturbed("bfloat16", study.model):
