@@ -5,7 +5,7 @@ cached by content.
 import copy
 import shutil
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 
@@ -232,6 +232,17 @@ class Study:
         found = self.perplexity(model)
         rows = [facts | {"corpus": corpus} | {name: of[name] for name in kept} for corpus, of in found.items()]
         return rows, [np.array(of["losses"]) for of in found.values()]
+
+    def window_rows(self, losses: dict[tuple, Iterable[np.ndarray]], names: Sequence[str]) -> list[dict]:
+        """The rows of a table ``windows``: ``names`` for the parts of each key of ``losses`` (of a model, arrays as
+        :meth:`measured` gives them), then ``corpus``, ``window`` (its number) and ``nll`` (nats per token).
+        """
+        return [
+            dict(zip(names, key, strict=True)) | {"corpus": corpus, "window": number, "nll": float(value)}
+            for key, texts in losses.items()
+            for corpus, values in zip(self.corpora, texts, strict=True)
+            for number, value in enumerate(values)
+        ]
 
     def divergence(self, first, second, corpus: str) -> dict:
         """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`)."""

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers.tiny import tiny_folder
@@ -233,6 +234,18 @@ def test_windows_of_any_length_are_read_once(study, calls):
     found, done = study.perplexity(study.model, texts), calls["perplexity"]
     assert found["wiki", 62]["losses"] == perplexity.perplexity(study.model, texts["wiki", 62])["losses"]
     assert study.perplexity(study.model, texts) == found and calls["perplexity"] == done + 1
+
+
+def test_windows_as_rows(study):
+    losses = {("taylor", 3): [np.array([0.5, 1.5]), np.array([2.0])]}
+    case = {"method": "taylor", "seed": 3}
+    assert study.window_rows(losses, ("method", "seed")) == [
+        case | {"corpus": "sotu-late", "window": 0, "nll": 0.5},
+        case | {"corpus": "sotu-late", "window": 1, "nll": 1.5},
+        case | {"corpus": "wiki", "window": 0, "nll": 2.0},
+    ]
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        study.window_rows({("taylor",): losses["taylor", 3]}, ("method", "seed"))
 
 
 def test_zero_shot_is_computed_once_for_a_model_and_tokenizer(study, folder, calls):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..stats import summarise
+from ..store import markdown
 from ..store.files import write_atomically
 
 PAGE = 110  # characters of small type that fit between the margins
@@ -63,19 +64,11 @@ def save(frame: pd.DataFrame, path: Path, caption: str, lowest: Sequence[str] = 
         hrules=True, caption=_latex(caption), label=label, column_format=sides, position_float="centering"
     )
     write_atomically(path.with_name(path.name + ".tex"), _fitted(text) if _width(frame) > PAGE else text)
-    write_atomically(path.with_name(path.name + ".md"), markdown(frame, best) + f"\n\n{caption}\n")
+    shown = frame.map(_text)
+    shown = shown.mask(best, "**" + shown + "**")
+    table = markdown.table(shown.columns, shown.itertuples(index=False))
+    write_atomically(path.with_name(path.name + ".md"), f"{table}\n\n{caption}\n")
     write_atomically(path.with_name(path.name + ".txt"), caption + "\n")
-
-
-def markdown(frame: pd.DataFrame, bold: pd.DataFrame | None = None) -> str:
-    """A GitHub-style table; ``bold`` says of each cell whether it stands out."""
-    shown = frame.map(lambda value: _text(value).replace("|", "\\|"))
-    if bold is not None:
-        shown = shown.mask(bold, "**" + shown + "**")
-    rows = [[str(name).replace("|", "\\|") for name in shown.columns], *shown.itertuples(index=False)]
-    lines = [" | ".join(row) for row in rows]
-    lines.insert(1, " | ".join("---" for _ in frame.columns))
-    return "\n".join(f"| {line} |" for line in lines)
 
 
 def costs(cost: pd.DataFrame, latency: pd.DataFrame) -> pd.DataFrame:

@@ -57,9 +57,11 @@ def test_what_a_share_removes_in_words():
     )
 
 
-def test_markdown_escapes_bars_and_leaves_the_missing_empty():
+def test_markdown_escapes_bars_and_leaves_the_missing_empty(tmp_path):
     frame = pd.DataFrame({"||dw||": ["a|b", "c"], "n": [1.5, np.nan]})
-    assert tables.markdown(frame) == "| \\|\\|dw\\|\\| | n |\n| --- | --- |\n| a\\|b | 1.5 |\n| c |  |"
+    tables.save(frame, tmp_path / "sizes", "Sizes.", lowest=["n"])
+    lines = (tmp_path / "sizes.md").read_text().splitlines()
+    assert lines == ["| \\|\\|dw\\|\\| | n |", "| --- | --- |", "| a\\|b | **1.5** |", "| c |  |", "", "Sizes."]
 
 
 def test_a_table_is_saved_in_four_forms(tmp_path):
@@ -71,7 +73,9 @@ def test_a_table_is_saved_in_four_forms(tmp_path):
     assert r"\caption{At 50 \% and more: a\_b \& \#1.}" in latex and r"\label{tab:of-all}" in latex
     assert r"removed (\%) & perplexity \\" in latex and r"50 \% & 12.5" in latex and r"a\_b \& c &  \\" in latex
     assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
-    assert (tmp_path / "of_all.md").read_text() == tables.markdown(frame) + "\n\nAt 50 % and more: a_b & #1.\n"
+    assert (tmp_path / "of_all.md").read_text() == (
+        "| removed (%) | perplexity |\n| --- | --- |\n| 50 % | 12.5 |\n| a_b & c |  |\n\nAt 50 % and more: a_b & #1.\n"
+    )
     assert (tmp_path / "of_all.txt").read_text() == "At 50 % and more: a_b & #1.\n"
 
 
