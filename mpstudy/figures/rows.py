@@ -1,5 +1,6 @@
 """Rows that figures draw, selected from the tables of results."""
 
+import numpy as np
 import pandas as pd
 
 from ..pruners import PRUNERS
@@ -62,10 +63,9 @@ def formats_band(contrasts: pd.DataFrame) -> tuple[float, float] | None:
     return (row["low"].item(), row["high"].item()) if len(row) else None
 
 
-def comparable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of methods that one scale can show beside Taylor: not those without data, nor the release as it is."""
-    data = [PRUNERS[method.partition(", ")[0]].needs_data for method in frame["method"]]
-    return frame[pd.Series(data, frame.index, dtype=bool) & (frame["method"] != "moreau-release")]
+def with_data(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of methods that use data; the others are too far from Taylor for one scale."""
+    return frame[np.array([PRUNERS[method.partition(", ")[0]].needs_data for method in frame["method"]], dtype=bool)]
 
 
 def at_cost(frame: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:

@@ -63,11 +63,11 @@ def test_the_band_of_the_formats():
     assert rows.formats_band(contrasts[:1]) is None
 
 
-def test_what_one_scale_can_show():
-    methods = ["l2", "taylor, mean of 7 scores", "moreau-release", "moreau-release, sign put right", "random"]
-    frame = pd.DataFrame({"method": methods}, index=[3, 1, 4, 1, 5])
-    assert rows.comparable(frame)["method"].tolist() == [methods[1], methods[3]]
-    assert rows.comparable(frame[:0]).empty
+def test_methods_that_use_data():
+    methods = ["l2", "taylor, mean of 7 scores", "moreau-release", "random"]
+    frame = pd.DataFrame({"method": methods}, index=[3, 1, 4, 1])
+    assert rows.with_data(frame)["method"].tolist() == methods[1:3]
+    assert rows.with_data(frame[:0]).empty
 
 
 def test_rows_at_their_cost():
