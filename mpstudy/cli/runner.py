@@ -20,8 +20,8 @@ where it stopped. Ends with a comparison: how many numbers are equal, within the
 tolerance that the profile states, or outside it, and a page that shows both sides.
 Exit code 1 if one is outside. --quick executes an affordable part and compares it
 with the same rows of the report. --only writes a page of its own. --claim executes
-only what one claim of notebooks/claims.yaml needs, and says its verdict in the
-report and here.
+only what one claim of notebooks/claims.yaml needs, in the profile that it names or
+else in this one, and says its verdict in the report and here.
 
 examples:
   python -m mpstudy reproduce                          the laptop profile
