@@ -16,6 +16,7 @@ from . import memory, pruners
 from .errors import check_choice
 from .evaluation import cost, perplexity
 from .inputs import corpora, models
+from .inputs.tokens import check_room, leading
 from .sparse import METHODS, UPDATES
 from .sparse.importance import ELEMENTWISE, element_scores
 from .sparse.masks import Target
@@ -83,7 +84,8 @@ class Study:
 
     @cached_property
     def texts(self) -> dict[str, torch.Tensor]:
-        """Evaluation windows by corpus, int64 (windows, window)."""
+        """Evaluation windows by corpus, int64 (windows, window), or window + 1 where they begin with BOS."""
+        check_room(self.model.config, self.window, leading(self.tokenizer))
         size = {"window": self.window, "max_windows": self.windows}
         return {name: corpora.corpus_windows(self.tokenizer, name, **size) for name in self.corpora}
 
@@ -111,9 +113,11 @@ class Study:
         return other
 
     def batches(self, seed: int) -> list[torch.Tensor]:
-        """The calibration sample of ``seed``, int64 (samples, length), as one batch or, where that would be too much
-        for the memory, as equally large ones. A seed's larger samples begin with its smaller ones.
+        """The calibration sample of ``seed``, int64 (samples, length), or length + 1 with BOS, as one batch or, where
+        that would be too much for the memory, as equally large ones. A seed's larger samples begin with its smaller
+        ones.
         """
+        check_room(self.model.config, self.length, leading(self.tokenizer))
         size = {"samples": self.samples, "length": self.length}
         return self._batched(corpora.calibration_batch(self.tokenizer, self.calibration, seed=seed, **size))
 
@@ -226,11 +230,12 @@ class Study:
 
     def measured(self, model, **facts) -> tuple[list[dict], list[np.ndarray]]:
         """A row a corpus, in the order of ``corpora``: ``facts``, then ``corpus``, ``perplexity``, ``stderr``, ``nll``,
-        ``tokens``, ``window``. And the nats per token of each of its windows, one array (windows,) a corpus.
+        ``tokens`` (predicted), ``window`` (tokens of text). And the nats per token of each of its windows, one array
+        (windows,) a corpus.
         """
-        kept = ("perplexity", "stderr", "nll", "tokens", "window")
-        found = self.perplexity(model)
-        rows = [facts | {"corpus": corpus} | {name: of[name] for name in kept} for corpus, of in found.items()]
+        kept = ("perplexity", "stderr", "nll", "tokens")
+        found, size = self.perplexity(model), {"window": self.window}
+        rows = [facts | {"corpus": corpus} | {name: of[name] for name in kept} | size for corpus, of in found.items()]
         return rows, [np.array(of["losses"]) for of in found.values()]
 
     def window_rows(self, losses: dict[tuple, Iterable[np.ndarray]], names: Sequence[str]) -> list[dict]:

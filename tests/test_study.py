@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import tiny_folder
+from helpers.tiny import BYTES, bos_tokenizer, tiny_folder, tiny_model
 
 from mpstudy import pruners
 from mpstudy.errors import StudyError
@@ -322,3 +322,18 @@ def test_rows_and_losses_of_a_model_come_from_one_evaluation(study, monkeypatch)
     for row, of_text in zip(rows, losses, strict=True):
         assert of_text.shape == (study.windows,) and of_text.mean() == pytest.approx(row["nll"])
     assert digests == [study.model]
+
+
+def test_samples_and_windows_begin_with_bos_where_a_text_does(tmp_path):
+    tiny_model(vocab_size=BYTES + 1, num_hidden_layers=3, max_position_embeddings=32).save_pretrained(tmp_path / "m")
+    tokenizer = bos_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "m")
+    study = make(str(tmp_path / "m"), window=31)
+    (batch,) = study.batches(0)
+    assert batch.shape == (3, 25) and (batch[:, 0] == tokenizer.bos_token_id).all()
+    assert torch.equal(batch[:, 1:], make(tiny_folder(tmp_path / "plain", num_hidden_layers=3)).batches(0)[0])
+    rows, _ = study.measured(study.model)
+    assert [(row["tokens"], row["window"]) for row in rows] == [(4 * 31, 31)] * 2
+    for work in (lambda: make(str(tmp_path / "m")).texts, lambda: make(str(tmp_path / "m"), length=32).batches(0)):
+        with pytest.raises(StudyError, match="32 tokens and BOS has no room in the 32 positions of the model"):
+            work()

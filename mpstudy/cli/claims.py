@@ -15,7 +15,8 @@ A line for each claim: its verdict (supported, refuted or not resolved), the
 estimate with its 95 % interval, what was claimed, n, the p-value adjusted by
 Holm's method over the primary claims (of an exploratory one: its own), and, where
 it is not resolved, the difference that this test would find with a probability of
-80 %. A claim whose run is missing or stale is "not computed". Executes nothing.
+80 %. A claim whose run is missing or stale is "not computed". A claim that names a
+profile is read from the report of that one beside it. Executes nothing.
 
 examples:
   python -m mpstudy claims
@@ -58,12 +59,12 @@ def _write(declared, home: Path) -> None:
 
 
 def _show(declared, profile: str, options) -> None:
-    from ..runner.judged import TERMINAL, judged, stale_runs
+    from ..runner.judged import TERMINAL, judged, stale_claims
     from ..runner.profiles import load_profile
     from ..runner.wording import aligned
 
     home = options.reports / profile
-    rows = judged(declared, home, stale_runs(declared, load_profile(profile, PROFILES), home))
+    rows = judged(declared, home, stale_claims(declared, load_profile(profile, PROFILES), home))
     if options.json:
         print(json.dumps([row.as_json() for row in rows], indent=1, ensure_ascii=False))
         return

@@ -47,8 +47,11 @@ def add_calibration(parser, source) -> None:
 
 
 def read_calibration(options):
-    """The calibration batch that the options of :func:`add_calibration` name, int64 (samples, length)."""
+    """The calibration batch that the options of :func:`add_calibration` name, int64 (samples, length), or length + 1
+    where a sample of a corpus begins with BOS.
+    """
     from ..inputs import corpora, models
+    from ..inputs.tokens import check_room, leading
 
     check_options(Count, samples=options.samples)
     check_options(Tokens, length=options.length)
@@ -56,7 +59,9 @@ def read_calibration(options):
         batch = _read_tokens(options.tokens)
     else:
         size = {"samples": options.samples, "length": options.length, "seed": options.sample_seed}
-        batch = corpora.calibration_batch(models.load_tokenizer(options.model), options.corpus, **size)
+        tokenizer = models.load_tokenizer(options.model)
+        check_room(models.load_config(options.model), options.length, leading(tokenizer))
+        batch = corpora.calibration_batch(tokenizer, options.corpus, **size)
     check_vocabulary(batch, options.model, options.tokens or options.corpus)
     return batch
 

@@ -21,6 +21,7 @@ from .inputs import (
     setting,
 )
 
+BOS = {"default": None, "yes": True, "no": False}
 LAUNCHED_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision that Accelerate was given
 
 _SCORE = """
@@ -28,7 +29,7 @@ Score the prunable units of a model and write them as safetensors: `layers.<i>.a
 group, `layers.<i>.mlp` one a channel (`hidden` one a hidden dimension), low is removed first; every setting is in the
 metadata.
 
-MODEL is a bundled name (smollm2-135m-instruct, smollm2-135m-instruct-ungrouped), a folder or a hub id.
+MODEL is a bundled name (smollm2-135m-instruct, smollm2-135m-instruct-ungrouped, gemma3-270m), a folder or a hub id.
 --tokens FILE.npy gives the calibration batch itself, an int64 array (samples, length), used unchanged and without
 a tokenizer; --corpus NAME draws --samples windows of --length tokens with --sample-seed.
 --seed is the pruner's own (its noise, or its random scores).
@@ -39,9 +40,10 @@ examples:
   python -m mpstudy score ./my-llama --pruner taylor-vector --set reduction=max --layers hidden --out v.safetensors
 """
 _EVALUATE = """
-Perplexity of a dense or pruned model on a text: non-overlapping windows without special tokens, the last partial one
-dropped, each predicting its last window-1 tokens, losses in fp32. --tasks adds zero-shot accuracies by lm-eval, or
-gives them alone where no text is named.
+Perplexity of a dense or pruned model on a text: non-overlapping windows, the last partial one dropped, losses in fp32.
+Each predicts its last window-1 tokens, or all where it begins with BOS: by default where the tokenizer itself puts one
+before a text, as Gemma's and LLaMA's do (--bos no for protocols without). --tasks adds zero-shot accuracies by lm-eval,
+or gives them alone where no text is named.
 --text FILE is any text; with --corpus it is a copy of that corpus of the hub (its parquet file or the raw text), whose
 lines are joined as the published protocol joins them.
 
@@ -99,6 +101,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--corpus")
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--max-windows", type=int, metavar="N", help="the first N windows")
+    parser.add_argument("--bos", choices=BOS, default="default", help="whether each window begins with BOS")
     parser.add_argument("--tasks", nargs="+", default=[])
     parser.add_argument("--limit", type=int, help="items per task")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -149,6 +152,7 @@ def _score(options) -> None:
 def _evaluate(options) -> None:
     from ..evaluation import cost, perplexity
     from ..inputs import models
+    from ..inputs.tokens import leading
 
     check_options(Tokens, window=options.window)
     check_options(Count, max_windows=options.max_windows, limit=options.limit)
@@ -161,11 +165,13 @@ def _evaluate(options) -> None:
             "evaluate needs a text or tasks: --text FILE, --corpus NAME, both for a copy of a hub corpus, or --tasks"
         )
     tokenizer = models.load_tokenizer(options.model)
-    windows = _windows(options, tokenizer) if options.text or options.corpus else None
+    first = leading(tokenizer, BOS[options.bos])
+    windows = _windows(options, tokenizer, first) if options.text or options.corpus else None
     model = models.load_model(options.model)
     result = {"parameters": cost.parameter_count(model)}
     if windows is not None:
         result |= perplexity.perplexity(model, windows)
+        result |= {"window": options.window, "bos": bool(first)}
     if options.tasks:
         result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=options.limit)
     if options.json:
@@ -173,7 +179,8 @@ def _evaluate(options) -> None:
         return
     if windows is not None:
         print(f"perplexity {result['perplexity']:.3f} ± {result['stderr']:.3f} (standard error)")
-        print(f"window {result['window']}, {result['tokens']} tokens predicted")
+        bos = " and BOS" if result["bos"] else ""
+        print(f"window {result['window']}{bos}, {result['tokens']} tokens predicted")
     print(f"{result['parameters']:,} parameters")
     for row in result.get("zero_shot", []):
         print(
@@ -182,14 +189,17 @@ def _evaluate(options) -> None:
         )
 
 
-def _windows(options, tokenizer):
-    """The windows of the text that the options of ``evaluate`` name, int64 (n, window)."""
-    from ..inputs import corpora
+def _windows(options, tokenizer, first: list[int]):
+    """The windows of the text that the options of ``evaluate`` name, int64; each begins with the tokens ``first``."""
+    from ..inputs import corpora, models
+    from ..inputs.tokens import check_room
 
+    check_room(models.load_config(options.model), options.window, first)
+    size = {"window": options.window, "bos": bool(first)}
     if options.corpus:
-        windows = corpora.corpus_windows(tokenizer, options.corpus, window=options.window, local=options.text)
+        windows = corpora.corpus_windows(tokenizer, options.corpus, local=options.text, **size)
     else:
-        windows = corpora.text_windows(tokenizer, read_text(options.text), window=options.window)
+        windows = corpora.text_windows(tokenizer, read_text(options.text), **size)
     windows = windows[: options.max_windows]
     check_vocabulary(windows, options.model, options.text or options.corpus)
     return windows

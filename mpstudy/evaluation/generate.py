@@ -1,6 +1,9 @@
 """Texts that a model writes."""
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..inputs.tokens import leading
 
 
 def generate(
@@ -9,8 +12,9 @@ def generate(
     """The greedy continuation of each prompt, up to the end of text or ``new_tokens`` tokens."""
     answers = []
     for prompt in prompts:
-        tokens = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
+        ids = leading(tokenizer) + tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        tokens = torch.tensor([ids], device=model.device)
         options = {"max_new_tokens": new_tokens, "do_sample": False, "pad_token_id": tokenizer.eos_token_id}
-        written = model.generate(**tokens, **options)[0, tokens.input_ids.shape[1] :]
+        written = model.generate(tokens, attention_mask=torch.ones_like(tokens), **options)[0, len(ids) :]
         answers.append(tokenizer.decode(written, skip_special_tokens=True).strip())
     return answers

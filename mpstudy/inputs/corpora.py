@@ -22,6 +22,7 @@ from ..errors import StudyError, check_choice
 from ..parameters import Count, checked
 from ..registry import Registry
 from . import hub, manifest
+from .tokens import leading
 
 SPLIT_YEAR = 1946
 JOINT = "\n\n"  # between documents, as the perplexity code of GPTQ, Wanda and LLM-Pruner joins them
@@ -69,13 +70,18 @@ def split_instructions(rows: list[dict], *, validation: int, seed: int) -> tuple
     return training, held_out
 
 
-def calibration_batch(tokenizer, corpus: str, *, samples: int, length: int, seed: int) -> torch.Tensor:
+def calibration_batch(
+    tokenizer, corpus: str, *, samples: int, length: int, seed: int, bos: bool | None = None
+) -> torch.Tensor:
     """Calibration tokens from a text corpus, int64 of shape (samples, length): see :func:`sample_windows`."""
-    return sample_windows(tokenizer, load_texts(corpus), samples=samples, length=length, seed=seed)
+    return sample_windows(tokenizer, load_texts(corpus), samples=samples, length=length, seed=seed, bos=bos)
 
 
-def sample_windows(tokenizer, texts: Sequence[str], *, samples: int, length: int, seed: int) -> torch.Tensor:
-    """``samples`` random windows of ``length`` tokens, int64 of shape (samples, length), no special tokens.
+def sample_windows(
+    tokenizer, texts: Sequence[str], *, samples: int, length: int, seed: int, bos: bool | None = None
+) -> torch.Tensor:
+    """``samples`` random windows of ``length`` tokens of text, int64 of shape (samples, length), or length + 1 where
+    each begins with BOS (``bos``, see :func:`.tokens.leading`). There are no other special tokens.
 
     LLM-Pruner's scheme (arXiv 2305.11627): a random document that is long enough, a random window in it, each
     document once before any comes again. The global random state is neither read nor changed.
@@ -96,23 +102,32 @@ def sample_windows(tokenizer, texts: Sequence[str], *, samples: int, length: int
                 break
         if len(windows) == before:
             raise StudyError(f"no document of {length} tokens among the {len(texts)} of this corpus")
-    return torch.stack(windows)
+    return _led(torch.stack(windows), leading(tokenizer, bos))
 
 
 def corpus_windows(
-    tokenizer, corpus: str, *, window: int, max_windows: int | None = None, local: str | Path | None = None
+    tokenizer,
+    corpus: str,
+    *,
+    window: int,
+    max_windows: int | None = None,
+    local: str | Path | None = None,
+    bos: bool | None = None,
 ) -> torch.Tensor:
-    """The documents of a text corpus as one text, cut by :func:`text_windows`: int64 of shape (n, window).
+    """The documents of a text corpus as one text, cut by :func:`text_windows`, which says the shape.
 
     Documents past the first 20 million characters are left out, which concerns only C4 and BookCorpus. ``local`` is
     a copy of a hub corpus to read instead, as for :func:`load_texts`.
     """
     text = JOINT.join(_first_documents(load_texts(corpus, local), MOST_CHARACTERS))
-    return text_windows(tokenizer, text, window=window, max_windows=max_windows)
+    return text_windows(tokenizer, text, window=window, max_windows=max_windows, bos=bos)
 
 
-def text_windows(tokenizer, text: str, *, window: int, max_windows: int | None = None) -> torch.Tensor:
-    """``text`` as windows that do not overlap, int64 of shape (n, ``window`` tokens), no special tokens.
+def text_windows(
+    tokenizer, text: str, *, window: int, max_windows: int | None = None, bos: bool | None = None
+) -> torch.Tensor:
+    """``text`` as windows of ``window`` tokens that do not overlap, int64 of shape (n, window), or (n, window + 1)
+    where each begins with BOS (``bos``, see :func:`.tokens.leading`). There are no other special tokens.
 
     The last, partial window is dropped. With ``max_windows`` fewer than there are, that many are kept, evenly
     spaced so that they cover the whole text. Raises StudyError when the text is shorter than one window.
@@ -123,7 +138,7 @@ def text_windows(tokenizer, text: str, *, window: int, max_windows: int | None =
     count = len(tokens) // window
     if count == 0:
         raise StudyError(f"text too short: {len(tokens)} tokens, the window needs {window}")
-    windows = tokens[: count * window].view(count, window)
+    windows = _led(tokens[: count * window].view(count, window), leading(tokenizer, bos))
     if max_windows is None or max_windows >= count:
         return windows
     return windows[[i * count // max_windows for i in range(max_windows)]]
@@ -151,6 +166,11 @@ def _first_documents(documents: Iterable[str], characters: int) -> list[str]:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def _led(windows: torch.Tensor, first: list[int]) -> torch.Tensor:
+    """``windows``, (n, tokens), each with the tokens ``first`` before it."""
+    return torch.cat([torch.tensor([first], dtype=torch.int64).expand(len(windows), -1), windows], dim=1)
 
 
 def _token_ids(tokenizer, text: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +29,10 @@ MANIFEST = DATA / "MANIFEST"
 
 @dataclass(frozen=True)
 class Entry:
-    """One input file and the archive it comes from, sizes in bytes. Without ``member`` it is that archive."""
+    """One input file and the archive it comes from, sizes in bytes. Without ``member`` it is that archive.
+
+    ``only_for``: the optional model that alone needs it, empty for what every study may need.
+    """
 
     name: str
     package: str
@@ -41,6 +45,7 @@ class Entry:
     bytes: int
     licence: str
     use: str
+    only_for: str = ""
 
     @property
     def requirement(self) -> str:
@@ -51,6 +56,11 @@ class Entry:
         """Where the file lies once fetched."""
         return _inputs() / self.requirement / Path(self.member or self.archive).name
 
+    @property
+    def command(self) -> str:
+        """What is typed to fetch the file."""
+        return "python -m mpstudy data" + (f" --for {self.only_for}" if self.only_for else "")
+
 
 def entries() -> dict[str, Entry]:
     """Every input of ``data/MANIFEST`` by name."""
@@ -58,8 +68,17 @@ def entries() -> dict[str, Entry]:
     for package in json.loads(MANIFEST.read_text(encoding="utf-8"))["packages"]:
         shared = {key: package[key] for key in ("package", "version", "archive")}
         shared |= {"archive_sha256": package["sha256"], "archive_bytes": package["bytes"]}
+        shared |= {"only_for": package.get("for", "")}
         found |= {file["name"]: Entry(**shared, **file) for file in package["files"]}
     return found
+
+
+def wanted(optional: str | None = None) -> list[Entry]:
+    """The inputs that are not optional, and those of the ``optional`` model; StudyError for one that has none."""
+    known = entries().values()
+    if optional is not None:
+        check_choice("optional model", optional, {entry.only_for for entry in known} - {""})
+    return [entry for entry in known if entry.only_for in ("", optional)]
 
 
 def path(name: str) -> Path:
@@ -72,21 +91,33 @@ def path(name: str) -> Path:
     return _checked(known[name], known[name].target)
 
 
-def verify() -> None:
-    """Check every input afresh. Raises StudyError for the first that is missing or differs."""
-    for entry in entries().values():
-        _check(entry.target, entry.sha256)
+def join(names: Iterable[str], out: Path, sha256: str) -> None:
+    """Write the inputs ``names``, which are parts of a file, one after the other to ``out``.
+
+    Raises StudyError as :func:`path` does, and when the content of the whole is not that of ``sha256``.
+    """
+    with open(out, "wb") as whole:
+        for part in map(path, names):
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, whole)
+    _check(out, sha256)
 
 
-def fetch(progress=print) -> None:
-    """Bring every input into the cache; inputs already there with the right content are left alone.
+def verify(optional: str | None = None) -> None:
+    """Check every input that is :func:`wanted` afresh. Raises StudyError for the first that is missing or differs."""
+    for entry in wanted(optional):
+        _check_entry(entry)
+
+
+def fetch(optional: str | None = None, progress=print) -> None:
+    """Bring every input that is :func:`wanted` into the cache; those there with the right content are left alone.
 
     ``progress`` receives one line of text for each download. Raises StudyError when pip cannot download an
     archive, when a checksum differs or when the disk has too little room.
     """
     try:
         with _work_folder() as work:
-            for _, group in groupby(entries().values(), key=lambda entry: entry.requirement):
+            for _, group in groupby(wanted(optional), key=lambda entry: entry.requirement):
                 missing = [entry for entry in group if not _present(entry)]
                 if missing:
                     _fetch_package(missing, work, progress)
@@ -192,13 +223,17 @@ def _present(entry: Entry) -> bool:
 
 @cache
 def _checked(entry: Entry, target: Path) -> Path:
-    _check(target, entry.sha256)
+    _check_entry(entry)
     return target
 
 
+def _check_entry(entry: Entry) -> None:
+    if not entry.target.is_file():
+        raise StudyError(f"{entry.target} is not there: `{entry.command}` fetches it")
+    _check(entry.target, entry.sha256)
+
+
 def _check(file: Path, expected: str, shown: str | None = None) -> None:
-    if not file.is_file():
-        raise StudyError(f"{file} is not there: `python -m mpstudy data` fetches it")
     found = _sha256(file)
     if found != expected:
         raise StudyError(f"{shown or file}: sha256 expected {expected}, found {found}")

@@ -1,7 +1,7 @@
-"""Models: the bundled SmolLM2-135M-Instruct, any local folder, any Hugging Face id.
+"""Models: the bundled ones, any local folder, any Hugging Face id.
 
-The bundled model comes as a Q4_1 GGUF inside a package. transformers de-quantizes it but marks the object as quantized,
-so a plain ``LlamaForCausalLM`` is rebuilt from its config and weights and cached once as safetensors.
+A bundled model comes as a GGUF file of 4-bit weights inside packages. transformers de-quantizes it but marks the object
+as quantized, so a plain model is rebuilt from its config and weights and cached once as safetensors.
 """
 
 import json
@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from ..errors import StudyError, check_choice
@@ -25,7 +25,7 @@ from ..store.paths import cache_dir
 from ..structure import checkpoint
 from ..structure.surgery import ungroup
 from . import hub, manifest
-from .names import BUNDLED, hub_snapshot, is_bundled
+from .names import BUNDLED, Bundled, hub_snapshot, is_bundled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -112,16 +112,16 @@ def _locate(name: str) -> str:
     return name
 
 
-def build_bundled(name: str = BUNDLED[0]) -> Path:
+def build_bundled(name: str) -> Path:
     """Build (once) and return the safetensors folder of a bundled model."""
-    folder = cache_dir() / "models" / f"{name}-{manifest.entries()['smollm2-gguf'].sha256[:12]}"
+    folder = cache_dir() / "models" / f"{name}-{BUNDLED[name].sha256[:12]}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         staged = Path(scratch) / "model"
         with _quiet():
-            model, tokenizer = _bundled(name)
+            model, tokenizer = _bundled(BUNDLED[name], Path(scratch))
             model.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
         try:
@@ -131,11 +131,14 @@ def build_bundled(name: str = BUNDLED[0]) -> Path:
     return folder
 
 
-def _bundled(name: str):
-    if name == BUNDLED[0]:
-        return _read_gguf(manifest.path("smollm2-gguf"))
-    source = build_bundled()
-    return ungroup(LlamaForCausalLM.from_pretrained(source)), AutoTokenizer.from_pretrained(source)
+def _bundled(bundled: Bundled, scratch: Path):
+    if bundled.ungroups:
+        source = build_bundled(bundled.ungroups)
+        return ungroup(AutoModelForCausalLM.from_pretrained(source)), AutoTokenizer.from_pretrained(source)
+    if not bundled.joined:
+        return _read_gguf(manifest.path(*bundled.inputs))
+    manifest.join(bundled.inputs, scratch / "joined.gguf", bundled.joined)
+    return _read_gguf(scratch / "joined.gguf")
 
 
 def _read_gguf(path: Path):
@@ -144,7 +147,7 @@ def _read_gguf(path: Path):
     settings = loaded.config.to_dict()
     for key in ("quantization_config", "_name_or_path"):
         settings.pop(key, None)
-    plain = LlamaForCausalLM(LlamaConfig(**settings))
+    plain = type(loaded)(type(loaded.config)(**settings))
     plain.load_state_dict(loaded.state_dict(), strict=True)
     plain.generation_config = loaded.generation_config
     return plain, AutoTokenizer.from_pretrained(source, **kwargs)

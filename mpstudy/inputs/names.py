@@ -2,12 +2,44 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StudyError
+from ..registry import Registry
 from . import manifest
 
-BUNDLED = ("smollm2-135m-instruct", "smollm2-135m-instruct-ungrouped")
+
+@dataclass(frozen=True)
+class Bundled:
+    """A model that comes by package: its family ``kind``, and the ``inputs`` of the manifest that make its GGUF file.
+
+    ``joined``: the sha256 of that file where it comes in several parts. ``ungroups``: the bundled model of which this
+    is the variant with a KV head for each query head.
+    """
+
+    kind: str
+    inputs: tuple[str, ...]
+    joined: str = ""
+    ungroups: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of the GGUF file."""
+        return self.joined or manifest.entries()[self.inputs[0]].sha256
+
+
+BUNDLED = Registry("bundled model")
+BUNDLED.add("smollm2-135m-instruct", Bundled("llama", ("smollm2-gguf",)))
+BUNDLED.add("smollm2-135m-instruct-ungrouped", Bundled("llama", ("smollm2-gguf",), ungroups="smollm2-135m-instruct"))
+BUNDLED.add(
+    "gemma3-270m",
+    Bundled(
+        "gemma3_text",
+        ("gemma3-270m-gguf-1", "gemma3-270m-gguf-2", "gemma3-270m-gguf-3", "gemma3-270m-gguf-4"),
+        joined="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    ),
+)
 
 
 def is_bundled(name: str) -> bool:
@@ -36,7 +68,7 @@ def source_digest(name: str) -> str:
     Bundled: the manifest's checksum. Folder: sha256 over its JSON and safetensors files. Hub id: the cached commit.
     """
     if is_bundled(name):
-        return f"{name}@{manifest.entries()['smollm2-gguf'].sha256}"
+        return f"{name}@{BUNDLED[name].sha256}"
     folder = Path(name)
     if folder.is_dir():
         return f"folder@{_folder_digest(folder)}"
@@ -63,7 +95,7 @@ def _folder_digest(folder: Path) -> str:
 def model_type(name: str) -> str | None:
     """The family that the config of a model names, or ``None`` while the model is not here."""
     if is_bundled(name):
-        return "llama"
+        return BUNDLED[name].kind
     folder = Path(name) if Path(name).is_dir() else hub_snapshot(name)
     config = folder and folder / "config.json"
     if not config or not config.is_file():

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from ..errors import StudyError
+from ..inputs.tokens import leading
 
 IGNORED = -100
 Example = tuple[list[int], list[int]]
@@ -28,14 +29,15 @@ def alpaca_prompt(row: dict) -> str:
 def encode(tokenizer, rows, cutoff: int, loss_on: str = "response") -> list[Example]:
     """Instruction rows (``instruction``, ``input``, ``output``) as examples of at most ``cutoff`` tokens.
 
-    The loss is on the ``response`` and the end of text after it, or on ``all`` tokens but the first, which nothing
-    predicts. Rows with no response within ``cutoff`` are dropped; :class:`StudyError` when none is left.
+    An example begins with BOS where the tokenizer's own texts do. The loss is on the ``response`` and the end of text
+    after it, or on ``all`` tokens but the first, which nothing predicts. Rows with no response within ``cutoff`` are
+    dropped; :class:`StudyError` when none is left.
     """
     if tokenizer.eos_token_id is None:
         raise StudyError("recovery needs a tokenizer with an end-of-text token")
-    examples = []
+    examples, first = [], leading(tokenizer)
     for row in rows:
-        prompt = tokenizer(alpaca_prompt(row), add_special_tokens=False).input_ids
+        prompt = first + tokenizer(alpaca_prompt(row), add_special_tokens=False).input_ids
         response = tokenizer(row["output"], add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
         ids, silent = prompt + response, 1 if loss_on == "all" else len(prompt)
         if len(prompt) < cutoff:

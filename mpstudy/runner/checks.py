@@ -142,7 +142,7 @@ LAYERS = Field(strict=True, description="text such as '4-25', 'attention 4-25, m
 Layers = Annotated[str, LAYERS, AfterValidator(_layers)]
 Pruners = Some[Annotated[Text, AfterValidator(_pruner)]]
 Corpus = Annotated[Text, AfterValidator(_corpus)]
-Changes = Some[Annotated[Text, AfterValidator(_change)]]
+Change = Annotated[Text, AfterValidator(_change)]
 Method = Annotated[Text, AfterValidator(_method)]
 Sparsity = Annotated[Any, AfterValidator(_sparsity)]
 Unruled = Annotated[Any, AfterValidator(_finite)]
@@ -151,7 +151,8 @@ RULES = {
     "model": Text,
     "layers": Layers,
     **dict.fromkeys(("pruners", "compared"), Pruners),
-    **dict.fromkeys(("changes", "compared_changes"), Changes),
+    "changes": Some[Change],
+    "compared_changes": Distinct[Change],
     "richer": Distinct[Annotated[Text, AfterValidator(_pruner)]],
     **dict.fromkeys(("calibration", "chosen_on"), Corpus),
     "corpora": Some[Corpus],

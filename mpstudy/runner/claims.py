@@ -5,6 +5,7 @@ claims:
     question: Does ... ?       # one sentence
     estimand: Mean over ...    # what varies, and over what the interval runs
     run: 10_perturbation_instability
+    profile: gemma             # whose report the run is read from (default: the report that is judged)
     contrast: steadier-channels  # the row of the run's table `contrasts` (default: the id)
     test: above                # the estimate lies above, below, or is equivalent to zero within the margin
     margin: 0                  # in the unit of the contrast
@@ -40,6 +41,7 @@ _CLAIM = {
     "estimand": Text,
     "contrast": Text,
     "run": Text,
+    "profile": Text,
     "test": Literal["above", "below", "equivalent"],
     "margin": Finite,
     "difference": Flag,
@@ -49,7 +51,7 @@ _CLAIM = {
     "minutes": Table,
     "memory_gb": Table,
 }
-_OPTIONAL = {"contrast", "difference", "primary", "part"}
+_OPTIONAL = {"profile", "contrast", "difference", "primary", "part"}
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,15 @@ class Claim:
     says: dict[str, str]
     minutes: dict[str, float]
     memory_gb: dict[str, float]
+    profile: str = ""
     contrast: str = ""
     part: dict = field(default_factory=dict)
     difference: bool = True
     primary: bool = True
+
+    def home(self, judged: Path) -> Path:
+        """The report folder that holds its run, where the report ``judged`` is judged: that, or one beside it."""
+        return judged.with_name(self.profile) if self.profile else judged
 
 
 @dataclass(frozen=True)
@@ -152,9 +159,13 @@ def _check_sentences(where: str, says: dict) -> None:
 
 
 def _check_runs(claims: tuple[Claim, ...], folder: Path) -> None:
-    """Every profile for which a claim states its cost has the claim's run, whose notebook knows the part."""
+    """Every profile for which a claim states its cost has the claim's run, whose notebook knows the part. A claim with
+    a profile of its own states its cost there.
+    """
     names, profiles = [file.stem for file in folder.glob("*.yaml")], {}
     for claim in claims:
+        if claim.profile and [*claim.minutes] != [claim.profile]:
+            raise StudyError(f"minutes of claim {claim.id!r} must name its profile {claim.profile!r} and no other")
         for name in claim.minutes:
             check_choice(f"profile in minutes of claim {claim.id!r}", name, names)
             profiles[name] = profiles.get(name) or load_profile(name, folder)

@@ -55,8 +55,9 @@ class Findings:
         return self._rendered().strip() + "\n"
 
     def _price(self, one: Judged) -> dict[str, str]:
-        minutes, memory = (values.get(self.profile) for values in (one.claim.minutes, one.claim.memory_gb))
-        command = f"python -m mpstudy reproduce --profile {self.profile} --claim {one.claim.id}"
+        profile = one.claim.profile or self.profile
+        minutes, memory = (values.get(profile) for values in (one.claim.minutes, one.claim.memory_gb))
+        command = f"python -m mpstudy reproduce --profile {profile} --claim {one.claim.id}"
         return {"command": command, "cost": f"{minutes:g} min, {memory:g} GB" if minutes is not None else "–"}
 
     def _rendered(self, block: str | None = None) -> str:

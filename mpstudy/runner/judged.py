@@ -6,12 +6,12 @@ it was evaluated on (``tokens``, ``items``), and ``unit``. Primary claims are ju
 family being those that are computed; exploratory ones each alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import StudyError
 from .claims import Claim, Declared
-from .profiles import Profile
+from .profiles import Profile, load_profile
 from .status import load_result, status
 from .wording import claimed, measured, number, p_value
 
@@ -103,31 +103,40 @@ class Judged:
 
 
 def judged(declared: Declared, home: Path, stale: dict[str, str] | None = None) -> list[Judged]:
-    """The verdict on every claim from the results in the report folder ``home``.
+    """The verdict on every claim from the results in the report folder ``home``, or beside it in that of its profile.
 
-    ``stale`` maps runs whose results do not count to the reason, as :func:`stale_runs` does.
+    ``stale`` maps claims whose results do not count to the reason, as :func:`stale_claims` does.
     """
     return _judge(declared, _contrasts(declared, home, stale or {}))
 
 
-def stale_runs(declared: Declared, profile: Profile, home: Path) -> dict[str, str]:
-    """The runs of claims whose results in ``home`` do not belong to the code and data as they are, each with why."""
-    wanted = {claim.run for claim in declared.claims}
-    rows = [row for row in status(profile, home) if row["run"] in wanted and row["state"] == "stale"]
-    return {row["run"]: f"{row['run']} is stale ({row['reasons'][0]})" for row in rows}
+def stale_claims(declared: Declared, profile: Profile, home: Path) -> dict[str, str]:
+    """The claims whose results do not belong to the code and data as they are, by id, each with why."""
+    found = {}
+    for name in dict.fromkeys(claim.profile for claim in declared.claims):
+        claims = [claim for claim in declared.claims if claim.profile == name]
+        of_name = load_profile(name, declared.folder / "profiles") if name else profile
+        rows = [row for row in status(of_name, claims[0].home(home)) if row["state"] == "stale"]
+        why = {row["run"]: f"{row['run']} is stale ({row['reasons'][0]})" for row in rows}
+        found |= {claim.id: why[claim.run] for claim in claims if claim.run in why}
+    return found
 
 
 def both_sides(declared: Declared, claim: Claim, old_home: Path, home: Path) -> tuple[Judged, Judged]:
     """The verdict on a claim in the report ``old_home``, and in the same family with its own contrast from ``home``."""
-    old = _contrasts(declared, old_home, {})
-    new = old | {claim.id: _contrasts(Declared(declared.folder, (claim,)), home, {})[claim.id]}
+    old, here = _contrasts(declared, old_home, {}), replace(claim, profile="")  # both folders are of its profile
+    new = old | _contrasts(Declared(declared.folder, (here,)), home, {})
     return tuple(next(one for one in _judge(declared, side) if one.claim == claim) for side in (old, new))
 
 
 def _contrasts(declared: Declared, home: Path, stale: dict[str, str]) -> dict[str, dict | str]:
     """The contrast of every claim, by its id, or in words why there is none."""
-    results = {run: load_result(home, run) for run in {claim.run for claim in declared.claims}}
-    return {claim.id: stale.get(claim.run) or _contrast(claim, results[claim.run], home) for claim in declared.claims}
+    places = {claim.id: (claim.home(home), claim.run) for claim in declared.claims}
+    results = {place: load_result(*place) for place in set(places.values())}
+    return {
+        claim.id: stale.get(claim.id) or _contrast(claim, results[places[claim.id]], claim.home(home))
+        for claim in declared.claims
+    }
 
 
 def _contrast(claim: Claim, result: dict | None, home: Path) -> dict | str:

@@ -70,12 +70,16 @@ def reproduce(
 
     All is written to ``reproduced/<profile>`` in ``reports``, with computed values of its own, or to
     ``reproduced/<profile>-quick`` where ``quick`` executes the affordable part, or to ``reproduced/<profile>-<claim>``
-    where only what one ``claim`` needs is executed; with other ``seeds``, into a folder of theirs in ``reproduced``.
-    One run with those it needs (``only``) lies where all do, for its results are the same; its computed values and its
-    page are its own. Of a part, and of other ``seeds``, the rows that the report has too are compared. The other
+    where only what one ``claim`` needs is executed, in its own profile where it has one; with other ``seeds``, into a
+    folder of theirs in ``reproduced``. One run with those it needs (``only``) lies where all do, for its results are
+    the same; its computed values and its page are its own. Of a part, and of other ``seeds``, the rows that the report
+    has too are compared. The other
     arguments and errors are those of :func:`report`.
     """
-    declared, claims, reports = load_profile(name, folder), load_claims(folder.parent), Path(reports).resolve()
+    claims, reports = load_claims(folder.parent), Path(reports).resolve()
+    if claim is not None:
+        name = claims.claim(claim).profile or name
+    declared = load_profile(name, folder)
     if claim is None:
         profile = _reseeded(quick_part(declared) if quick else declared, seeds)
     elif quick or seeds is not None or only is not None:

@@ -95,7 +95,8 @@ def mask_agreement(study, before: Scores, after: Scores, share: float) -> dict[s
     ``channels`` apart, each over all pruned layers: ``jaccard_heads``, ``jaccard_channels``; ``chance_`` the Jaccard
     index of random masks; ``corrected_`` the chance-corrected overlap; ``kendall_`` the rank correlation of the scores,
     which no ratio and no scale enters. ``score_change``: relative l2 norm, over both kinds. A kind of which nothing
-    goes has no ``jaccard_``, ``chance_`` and ``corrected_`` (NaN).
+    goes has no ``jaccard_``, ``chance_`` and ``corrected_``, and one without an order, such as a single head group a
+    layer, no ``kendall_``: these measures are left out.
     """
     old, new = (study.plan(scores, share).mask() for scores in (before, after))
     found = {
@@ -106,7 +107,8 @@ def mask_agreement(study, before: Scores, after: Scores, share: float) -> dict[s
         keys = [key for key in old if study.units[key].kind == kind]
         found |= {f"{measure}_{name}": value for measure, value in _of_kind(study, keys, old, new).items()}
         values = [{key: scores.values[key] for key in keys} for scores in (before, after)]
-        found[f"kendall_{name}"] = agreement.kendall(*values) if _have_order(values) else float("nan")
+        if _have_order(values):
+            found[f"kendall_{name}"] = agreement.kendall(*values)
     return found
 
 
@@ -118,7 +120,7 @@ def _have_order(scores: list[dict]) -> bool:
 def _of_kind(study, keys: list[str], old: dict, new: dict) -> dict[str, float]:
     removed = {key: len(old[key]) for key in keys}
     if not sum(removed.values()):
-        return dict.fromkeys(("jaccard", "chance", "corrected"), float("nan"))
+        return {}
     counts = {key: study.units.counts[key] for key in keys}
     first, second = ({key: mask[key] for key in keys} for mask in (old, new))
     return {

@@ -85,7 +85,8 @@ def make_plan(
     ``ratio`` and the plan that is returned are of the model before both.
 
     ``scope`` ``local``: the same ratio in every layer. ``global``: ranked over the layers, head groups and channels
-    each among themselves, since their scores sum over different numbers of weights. Ties go to the lower index.
+    each among themselves, since their scores sum over different numbers of weights. Ties go to the lower index. The
+    only head group of a layer stays.
 
     Raises
     ------
@@ -132,15 +133,16 @@ def joined(before: Plan, key: str, indices: torch.Tensor) -> torch.Tensor:
 
 
 def _global(scores: Scores, units: Units, ratio: float, before: Plan) -> dict[str, torch.Tensor]:
-    removed: dict[str, torch.Tensor] = {}
-    for kind in {unit_set.kind for unit_set in units}:
-        sets = [unit_set for unit_set in units if unit_set.kind == kind]
+    removed = {unit_set.key: torch.empty(0, dtype=torch.int64) for unit_set in units}
+    several = [unit_set for unit_set in units if before.counts[unit_set.key] > 1]  # a single one stays
+    for kind in {unit_set.kind for unit_set in several}:
+        sets = [unit_set for unit_set in several if unit_set.kind == kind]
         count = _missing(sets, ratio, before)
         chosen = torch.zeros(sum(u.count for u in sets), dtype=torch.bool)
         chosen[lowest(torch.cat([scores.values[u.key] for u in sets]), count)] = True
         parts = chosen.split([u.count for u in sets])
         removed |= {u.key: part.nonzero().squeeze(1) for u, part in zip(sets, parts)}
-    return {unit_set.key: removed[unit_set.key] for unit_set in units}
+    return removed
 
 
 def lowest(values: torch.Tensor, count: int) -> torch.Tensor:

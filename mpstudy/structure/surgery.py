@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..errors import StudyError
-from .families import family, head_dim, layers
+from .families import family, head_dim, layers, linear_layers
 from .units import HIDDEN, UnitSet, hidden_set, unit_sets
 
 
@@ -67,17 +67,20 @@ def unit_counts(model: nn.Module) -> dict[str, int]:
 
 
 def ungroup(model: nn.Module) -> nn.Module:
-    """A copy of a grouped-query Llama model in which each query head has its own copy of its KV head.
+    """A copy of a grouped-query model in which each query head has its own copy of its KV head.
 
-    The function is the same; units become single heads as in LLaMA-7B.
+    The function is the same; units become single heads as in LLaMA-7B. Raises :class:`StudyError` for a family without
+    ``k_proj`` and ``v_proj``.
     """
+    if not {"k_proj", "v_proj"} <= set(linear_layers(model)):
+        raise StudyError(f"KV heads of {model.config.model_type} cannot be copied: it has no k_proj and v_proj")
     config = copy.deepcopy(model.config)
     repeats = config.num_attention_heads // config.num_key_value_heads
     config.num_key_value_heads = config.num_attention_heads
     state = dict(model.state_dict())
     for name, value in state.items():
         if ".k_proj." in name or ".v_proj." in name:
-            heads = value.reshape(-1, config.head_dim, *value.shape[1:])
+            heads = value.reshape(-1, head_dim(config), *value.shape[1:])
             state[name] = heads.repeat_interleave(repeats, dim=0).reshape(-1, *value.shape[1:])
     twin = type(model)(config)
     twin.load_state_dict(state, strict=True)

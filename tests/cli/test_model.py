@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from helpers.tiny import ROWS, byte_tokenizer, pruned_model, tiny_folder, tiny_model, tokens
+from helpers.tiny import BYTES, ROWS, bos_tokenizer, byte_tokenizer, pruned_model, tiny_folder, tiny_model, tokens
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config
@@ -168,11 +168,43 @@ def test_evaluation_is_that_of_the_library(home, capfd):
     result = evaluated("model --text book.txt --window 32", home, capfd)
     windows = corpora.text_windows(byte_tokenizer(), TEXT, window=32)
     model = tiny_model(num_hidden_layers=6)
-    expected = perplexity.perplexity(model, windows) | {"parameters": cost.parameter_count(model)}
+    expected = perplexity.perplexity(model, windows) | {"parameters": cost.parameter_count(model), "bos": False}
     assert result.pop("losses") == pytest.approx(expected.pop("losses"), rel=1e-6)  # of each window
     assert result == pytest.approx(expected, rel=1e-6)
     assert result.keys() >= {"perplexity", "tokens", "window", "stderr"}
     assert (result["window"], result["tokens"]) == (32, len(TEXT) // 32 * 31)
+
+
+@pytest.fixture
+def bos_home(tmp_path):
+    """A model whose tokenizer puts BOS before a text, with 32 positions."""
+    tiny_model(vocab_size=BYTES + 1, max_position_embeddings=32).save_pretrained(tmp_path / "model")
+    bos_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "book.txt").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("option", "bos"), [("", True), ("--bos default", True), ("--bos yes", True), ("--bos no", False)]
+)
+def test_windows_begin_with_bos_where_the_tokenizer_puts_one(bos_home, capfd, option, bos):
+    found = evaluated(f"model --text book.txt --window 16 {option}", bos_home, capfd)
+    windows = corpora.text_windows(bos_tokenizer(), TEXT, window=16, bos=bos)
+    assert windows.shape[1] == 16 + bos
+    model = models.load_model(str(bos_home / "model"))
+    assert found["losses"] == pytest.approx(perplexity.perplexity(model, windows)["losses"], rel=1e-6)
+    assert (found["window"], found["bos"], found["tokens"]) == (16, bos, len(TEXT) // 16 * (15 + bos))
+
+
+def test_bos_takes_a_position_and_must_exist(bos_home, home, capfd):
+    assert evaluated("model --text book.txt --window 32 --bos no", bos_home, capfd)["tokens"] > 0
+    for command, folder, message in (
+        ("evaluate model --text book.txt --window 32", bos_home, "in the 32 positions of the model: at most 31"),
+        ("score model --pruner taylor --layers 0-1 --length 32 --out x", bos_home, "in the 32 positions of the model"),
+        ("evaluate model --text book.txt --window 16 --bos yes", home, "the tokenizer has no such token"),
+    ):
+        assert run(command, folder) == 2
+        assert message in capfd.readouterr().err
 
 
 def test_the_first_windows_are_taken(home, capfd):

@@ -16,6 +16,11 @@ UNGROUPED = ("gpt_neox", "opt")
 OWN = {
     "qwen2": {"use_sliding_window": False},
     "gemma2": {"sliding_window": 64, "query_pre_attn_scalar": 8},
+    "gemma3_text": {
+        "sliding_window": 64,
+        "query_pre_attn_scalar": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "glm": {"attention_bias": True},
     "opt": {"ffn_dim": 24, "word_embed_proj_dim": 32, "init_std": 0.15},
     "gpt_neox": {"rotary_pct": 0.5},

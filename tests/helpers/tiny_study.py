@@ -57,9 +57,9 @@ class TinyStudy:
         content = {"claims": claims} | ({} if objections is None else {"objections": objections})
         (self.notebooks / "claims.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
-    def results(self, run: str, *contrasts: dict) -> None:
+    def results(self, run: str, *contrasts: dict, report: str = "tiny") -> None:
         """A result of ``run`` that holds nothing but a table of contrasts, as no code of today has made it."""
-        file = self.home / "results" / f"{run}.json"
+        file = self.reports / report / "results" / f"{run}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"run": run, "tables": {"contrasts": {"units": {}, "rows": list(contrasts)}}}))
 

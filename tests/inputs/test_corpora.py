@@ -38,6 +38,8 @@ INSTRUCTIONS = [
 class NumberTokenizer:
     """Turns a text of numbers into these numbers, so that a test can see where tokens come from."""
 
+    bos_token_id = None
+
     def __call__(self, text, **_):
         return {"input_ids": [int(word) for word in text.split()]}
 
@@ -187,11 +189,14 @@ def test_chosen_windows_are_spread_over_the_text(most, starts):
     assert windows[:, 0].tolist() == (starts or list(range(0, 40, 4)))
 
 
-def test_windows_and_samples_hold_no_special_tokens(tokenizer_with_bos):
+@pytest.mark.parametrize(("bos", "first"), [(None, [BOS]), (True, [BOS]), (False, [])])
+def test_windows_and_samples_begin_with_bos_as_the_tokenizer_does(tokenizer_with_bos, bos, first):
     text = "a b " * 10
-    assert tokenizer_with_bos(text)["input_ids"][0] == BOS
-    assert corpora.text_windows(tokenizer_with_bos, text, window=4).tolist() == [[1, 2, 1, 2]] * 5
-    assert BOS not in corpora.sample_windows(tokenizer_with_bos, [text] * 3, samples=3, length=20, seed=0)
+    windows = corpora.text_windows(tokenizer_with_bos, text, window=4, bos=bos)
+    assert windows.tolist() == [[*first, 1, 2, 1, 2]] * 5 and windows.dtype == torch.int64
+    assert corpora.text_windows(tokenizer_with_bos, text, window=4, max_windows=2, bos=bos).shape == (2, 4 + len(first))
+    samples = corpora.sample_windows(tokenizer_with_bos, [text] * 3, samples=3, length=20, seed=0, bos=bos)
+    assert samples.tolist() == [[*first, *[1, 2] * 10]] * 3
 
 
 def test_corpus_windows_join_the_documents(tmp_path):
@@ -276,7 +281,7 @@ def test_samples_are_counted_from_one(wrong):
 
 def test_calibration_batch_reads_the_corpus(tokenizer_with_bos):
     batch = corpora.calibration_batch(tokenizer_with_bos, "c4-demo", samples=3, length=16, seed=0)
-    assert batch.shape == (3, 16)
+    assert batch.shape == (3, 1 + 16)
     again = corpora.sample_windows(tokenizer_with_bos, corpora.load_texts("c4-demo"), samples=3, length=16, seed=0)
     assert torch.equal(batch, again)
 

@@ -205,6 +205,35 @@ def test_manifest_does_not_import_torch():
 
 def test_every_input_of_the_study_is_there_and_described():
     manifest.verify()
-    for entry in manifest.entries().values():
+    for entry in manifest.wanted():
         assert entry.target.stat().st_size == entry.bytes
-        assert entry.licence and entry.use
+    assert all(entry.licence and entry.use for entry in manifest.entries().values())
+
+
+# --- Optional inputs -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_for_one_model_comes_only_when_that_is_asked_for(study, tmp_path):
+    study({"for": "tiny-model"})
+    manifest.fetch(progress=lambda line: pytest.fail(line))
+    manifest.verify()
+    for check in (lambda: manifest.path("tiny"), lambda: manifest.verify("tiny-model")):
+        with pytest.raises(StudyError, match="is not there: `python -m mpstudy data --for tiny-model` fetches it"):
+            check()
+    manifest.fetch("tiny-model", progress=lambda line: None)
+    manifest.verify("tiny-model")
+    assert manifest.path("tiny").read_bytes() == CONTENT
+
+
+def test_an_unknown_optional_model_names_the_known_ones(study):
+    study({"for": "tiny-model"})
+    with pytest.raises(StudyError, match="unknown optional model 'tyni'; known: tiny-model"):
+        manifest.fetch("tyni")
+
+
+def test_parts_are_joined_in_their_order_and_checked(study, tmp_path):
+    manifest.fetch(progress=lambda line: None)
+    manifest.join(["tiny", "tiny"], tmp_path / "whole", sha256(2 * CONTENT))
+    assert (tmp_path / "whole").read_bytes() == 2 * CONTENT
+    with pytest.raises(StudyError, match=f"whole: sha256 expected {'0' * 64}, found {sha256(CONTENT)}"):
+        manifest.join(["tiny"], tmp_path / "whole", "0" * 64)

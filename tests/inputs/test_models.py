@@ -14,14 +14,16 @@ import pytest
 import torch
 from helpers.folders import COMMIT, SPY, booby_trap, change_config, hub_cache
 from helpers.tiny import byte_tokenizer, tiny_folder, tiny_model, tokens
-from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
+from transformers import Gemma3ForCausalLM, GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from mpstudy.errors import StudyError
-from mpstudy.inputs import models, names
+from mpstudy.evaluation.perplexity import perplexity
+from mpstudy.inputs import manifest, models, names
+from mpstudy.inputs.corpora import text_windows
 from mpstudy.store import digests
 from mpstudy.store.paths import ROOT
 
-GROUPED, UNGROUPED = names.BUNDLED
+GROUPED, UNGROUPED, GEMMA = names.BUNDLED
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +321,7 @@ def test_the_digest_of_an_empty_folder_is_refused(tmp_path):
 def test_the_digests_of_other_names(tmp_path, monkeypatch):
     monkeypatch.setattr(models.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     digests = {names.source_digest(name) for name in (*names.BUNDLED, "owner/tiny", "owner/other", "/no/folder")}
-    assert len(digests) == 5 and {"owner/tiny@main", "/no/folder@main"} < digests
+    assert len(digests) == 6 and {"owner/tiny@main", "/no/folder@main"} < digests
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
@@ -342,7 +344,19 @@ def test_another_family_loads_as_a_config(tmp_path):
     assert models.load_config(str(tmp_path)).model_type == "gpt2"
 
 
-# --- The bundled model -------------------------------------------------------------------------------------------
+# --- The bundled models ------------------------------------------------------------------------------------------
+
+
+def test_an_optional_model_says_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPSTUDY_CACHE", str(tmp_path))
+    with pytest.raises(StudyError, match=f"^.*`python -m mpstudy data --for {GEMMA}` fetches it$"):
+        models.load_model(GEMMA)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_the_kind_of_a_bundled_model_needs_no_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPSTUDY_CACHE", str(tmp_path))
+    assert [names.model_type(name) for name in names.BUNDLED] == ["llama", "llama", "gemma3_text"]
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +388,7 @@ def test_the_ungrouped_variant_is_the_same_function(grouped):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", names.BUNDLED)
+@pytest.mark.parametrize("name", [GROUPED, UNGROUPED])
 def test_the_bundled_tokenizer_gives_back_the_text(name):
     tokenizer = models.load_tokenizer(name)
     text = "Fellow citizens , it's 1946: café\n\n  end  "
@@ -389,3 +403,24 @@ def test_the_bundled_model_knows_its_language(grouped):
     prompt = tokenizer("The capital of France is", return_tensors="pt").input_ids
     written = grouped.generate(prompt, max_new_tokens=1, do_sample=False, pad_token_id=tokenizer.pad_token_id)
     assert tokenizer.decode(written[0, -1]).strip() == "Paris"
+
+
+@pytest.fixture
+def gemma():
+    """The optional model, where it is here."""
+    if not all(manifest.entries()[part].target.is_file() for part in names.BUNDLED[GEMMA].inputs):
+        pytest.skip(f"`python -m mpstudy data --for {GEMMA}` has not been typed")
+    return models.load_model(GEMMA, device="cpu")
+
+
+@pytest.mark.slow
+def test_the_optional_model_is_a_plain_gemma_and_needs_bos(gemma):
+    assert type(gemma) is Gemma3ForCausalLM and not hasattr(gemma.config, "quantization_config")
+    assert gemma.lm_head.weight is gemma.model.embed_tokens.weight
+    assert sum(parameter.numel() for parameter in gemma.parameters()) == 268_098_176
+    tokenizer = models.load_tokenizer(GEMMA)
+    text = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is Madrid."
+    with_bos, without = (
+        perplexity(gemma, text_windows(tokenizer, text, window=20, bos=bos))["perplexity"] for bos in (None, False)
+    )
+    assert with_bos < 10 < without

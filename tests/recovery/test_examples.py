@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.tiny import BYTES, ROWS, byte_tokenizer, tiny_model
+from helpers.tiny import BYTES, ROWS, bos_tokenizer, byte_tokenizer, tiny_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -153,3 +153,13 @@ def test_a_batch_without_targets_has_neither_loss_nor_gradient():
     loss.backward()
     assert loss.item() == 0
     assert all(not parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_an_example_begins_with_bos_where_a_text_does(loss_on):
+    plain, with_bos = byte_tokenizer(), bos_tokenizer()
+    for (ids, labels), (more, their) in zip(
+        *(examples.encode(each, ROWS[:3], 1000, loss_on) for each in (plain, with_bos)), strict=True
+    ):
+        assert more == [with_bos.bos_token_id, *ids]
+        assert their == [-100, *(ids[:1] if loss_on == "all" else labels[:1]), *labels[1:]]

@@ -20,7 +20,7 @@ COUNTS = ("samples", "length", "window", "windows", "task_items", "new_tokens", 
 COUNTS += ("max_steps", "release_steps", "budget", "pruning_steps", "sparse_samples", "sparse_length")
 COUNTS += ("traced", "averaged_rows", "long_length", "long_window", "long_windows", "recovery_rows")
 LISTS = ("seeds", "shares", "rhos", "radii", "lengths", "pruners", "solvers", "changes", "read")
-LISTS += ("row_counts", "compared", "compared_changes", "corpora", "tasks")
+LISTS += ("row_counts", "compared", "corpora", "tasks")
 LISTS += ("methods", "sparsities", "lipschitz_seeds", "rows", "moreau_rows", "solver_steps")
 
 

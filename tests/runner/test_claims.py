@@ -54,6 +54,8 @@ def test_what_is_left_out_has_defaults(study):
         ({"test": "equivalent"}, "margin of claim 'a' must be > 0 where the test is `equivalent`, not 0.0"),
         ({"difference": 1}, "difference in claim 'a' must be true or false, not 1"),
         ({"primary": "no"}, "primary in claim 'a' must be true or false, not 'no'"),
+        ({"profile": "huge"}, "minutes of claim 'a' must name its profile 'huge' and no other"),
+        ({"profile": 1}, "profile in claim 'a' must be text, not 1"),
         ({"part": [1]}, "part in claim 'a' must be `key: value` lines, not [1]"),
         ({"part": {"pwer": 1}}, "unknown parameter of write 'pwer'; known: power, seeds"),
         ({"part": {"power": "2"}}, "parameter 'power' of write must be float (such as 2.0), not str ('2')"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from helpers.tiny_study import TinyStudy, claim, contrast
@@ -90,6 +91,14 @@ def test_a_page_has_findings_once_a_claim_is_computed(study):
     assert shown(declared, study.home).claims[0]["cost"] == "0.1 min, 0.5 GB"
     study.results("write")
     assert shown(declared, study.home) is None
+
+
+def test_a_claim_with_a_profile_has_the_command_and_the_cost_of_that(study):
+    shutil.copy(study.profiles / "tiny.yaml", study.profiles / "other.yaml")
+    study.claims([claim("a"), claim("b", profile="other", minutes={"other": 7}, memory_gb={"other": 2})])
+    _, texts = findings(load_claims(study.notebooks), study.home).claims
+    assert texts["command"] == "python -m mpstudy reproduce --profile other --claim b"
+    assert texts["cost"] == "7 min, 2 GB"
 
 
 def test_a_template_that_names_no_claim_is_an_error(study):

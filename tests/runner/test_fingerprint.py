@@ -172,6 +172,14 @@ def test_a_new_input_changes_nothing_and_another_text_does(before, copy, monkeyp
     assert stale(before, copy.fingerprints()) == RUNS
 
 
+def test_the_parts_of_an_optional_model_are_inputs_of_the_runs_that_name_it_alone():
+    (run,) = load_profile("gemma").runs
+    for name, parts in (("gemma3-270m", 4), ("smollm2-135m-instruct", 0)):
+        known = identity(dataclasses.replace(run, parameters=run.parameters | {"model": name}), 2, {})
+        assert len([key for key in known["inputs"] if key.startswith("input gemma3")]) == parts
+        assert known["inputs"][f"model {name}"].startswith(f"{name}@")
+
+
 # --- What changes something: code -------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from helpers.tiny_study import TinyStudy, claim, contrast
 
 from mpstudy.errors import StudyError
 from mpstudy.runner.claims import load_claims
-from mpstudy.runner.judged import both_sides, judged, stale_runs
+from mpstudy.runner.judged import both_sides, judged, stale_claims
 from mpstudy.runner.profiles import load_profile
 from mpstudy.stats import Estimate, judge
 
@@ -107,9 +108,9 @@ def test_a_stale_result_does_not_count(study):
     study.results("write", contrast("a", 30))
     (study.home / "results" / "other.json").write_text("{}")
     declared = load_claims(study.notebooks)
-    stale = stale_runs(declared, load_profile("tiny", study.profiles), study.home)
+    stale = stale_claims(declared, load_profile("tiny", study.profiles), study.home)
     why = "write is stale (recorded before results kept what they depend on)"
-    assert stale == {"write": why}
+    assert stale == {"a": why}
     assert judged(declared, study.home, stale)[0].sentence == f"Not computed: {why}."
 
 
@@ -134,3 +135,36 @@ def test_a_reproduced_contrast_is_judged_in_the_family_of_the_report(study, tmp_
     old, new = both_sides(declared, declared.claim("a"), study.home, other.home)
     assert old.verdict == "supported" and old.p_holm == pytest.approx(2 * p_of(60))
     assert new.verdict == "not resolved" and new.p_holm == pytest.approx(2 * p_of(6))
+
+
+# --- A claim on another profile --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_family(study):
+    """A second profile with the same run; claim ``b`` is read from its report, ``a`` from the one that is judged."""
+    shutil.copy(study.profiles / "tiny.yaml", study.profiles / "other.yaml")
+    cost = {"minutes": {"other": 1}, "memory_gb": {"other": 1}}
+    study.claims([claim("a"), claim("b", contrast="a", profile="other", primary=False, **cost)])
+    study.results("write", contrast("a", 30))
+    return study
+
+
+def test_a_claim_with_a_profile_is_read_from_the_report_of_that(other_family):
+    declared = load_claims(other_family.notebooks)
+    here, there = judged(declared, other_family.home)
+    assert here.verdict == "supported" and there.why == "no result of write in the report other"
+    other_family.results("write", contrast("a", -30), report="other")
+    here, there = judged(declared, other_family.home)
+    assert (here.verdict, there.verdict, there.row["estimate"]) == ("supported", "refuted", -30)
+    assert set(stale_claims(declared, load_profile("tiny", other_family.profiles), other_family.home)) == {"a", "b"}
+    (other_family.reports / "other/results/write.json").unlink()
+    assert set(stale_claims(declared, load_profile("tiny", other_family.profiles), other_family.home)) == {"a"}
+
+
+def test_its_reproduction_is_compared_with_the_report_of_its_profile(other_family):
+    other_family.results("write", contrast("a", -30), report="other")
+    other_family.results("write", contrast("a", 20), report="reproduced/other-b")
+    declared, reports = load_claims(other_family.notebooks), other_family.reports
+    old, new = both_sides(declared, declared.claim("b"), reports / "other", reports / "reproduced/other-b")
+    assert (old.row["estimate"], new.row["estimate"]) == (-30, 20)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,6 +366,18 @@ def test_a_claim_executes_its_part_alone_and_is_judged_on_both_sides(study, caps
     assert study.reproduce(claim="a") is False
     log = capsys.readouterr().out
     assert "nothing to do" in log and "  report: not resolved: " in log and f"  here: {sentence}" in log
+
+
+@pytest.mark.slow
+def test_a_claim_implies_its_profile(study, capsys):
+    study.notebook("write", "seeds = [0, 1, 2]\npower = 2.0\nother = True", CONTRASTS)
+    study.notebook("read", "power = 1", "run.table('n', [{'n': 1}])")
+    shutil.copy(study.profiles / "tiny.yaml", study.profiles / "other.yaml")
+    study.claims([claim("a", profile="other", minutes={"other": 1}, memory_gb={"other": 1})])
+    study.report("other", only="write")
+    assert study.reproduce(claim="a") is True
+    assert (study.reports / "reproduced" / "other-a" / "results" / "write.json").is_file()
+    assert "  here: supported: Yes: +102 " in capsys.readouterr().out and not study.home.exists()
 
 
 def test_a_claim_that_cannot_be_reproduced_is_named_before_anything_is_executed(study):

@@ -110,7 +110,20 @@ def test_agreement_of_equal_and_of_opposite_scores(study):
 def test_a_kind_that_loses_nothing_has_no_index(study):
     scores = study.scores("taylor", sample=0)
     found = mask_agreement(study, scores, scores, 0.01)  # too little for a head
-    assert np.isnan(found["jaccard_heads"]) and found["jaccard_channels"] == 1 and found["kendall_heads"] == 1
+    assert "jaccard_heads" not in found and found["jaccard_channels"] == 1 and found["kendall_heads"] == 1
+
+
+def test_a_model_with_one_head_group_a_layer_is_compared_by_its_channels(tmp_path, study):
+    """Scores, plans and measures are finite, and none is of heads, since no head can go."""
+    study.model_name = tiny_folder(tmp_path / "one", num_hidden_layers=3, num_key_value_heads=1)
+    before, after = (study.scores("taylor", sample=seed) for seed in (0, 1))
+    assert study.units["layers.1.attention"].count == 1
+    for share in (0.1, 0.4):
+        assert study.removed(study.plan(before, share))["heads_removed"] == 0
+        assert study.removed(study.plan(before, share))["removed"] == pytest.approx(share, abs=0.02)
+        found = mask_agreement(study, before, after, share)
+        assert all(np.isfinite(value) for value in found.values())
+        assert not [name for name in found if "heads" in name] and 0 < found["traded"] < 1
 
 
 def test_every_pair_of_samples_is_compared_once(study):

@@ -76,6 +76,20 @@ def test_a_layer_of_channels_alone_loses_the_share_of_them(model):
     assert len(plan.removed["layers.0.mlp"]) == 10 and len(plan.removed["layers.1.attention"]) == 1
 
 
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_the_only_head_group_of_a_layer_stays(scope):
+    """Channels alone make up the share, and a ratio of the units is one of the channels."""
+    model = tiny_llama(layers=3, mlp=MLP, kv_heads=1)
+    units = prunable_units(model, "0-2")
+    sizes = unit_sizes(model, units)
+    by_share = plan_share(scores_of(units), units, sizes, 0.2, scope)
+    by_ratio = make_plan(scores_of(units), units, 0.5, scope)
+    for plan in (by_share, by_ratio):
+        assert all(len(plan.removed[f"layers.{layer}.attention"]) == 0 for layer in range(3))
+    assert removed_shares(by_share, units, sizes, 1)["removed"] == pytest.approx(0.2, abs=0.01)
+    assert sum(map(len, by_ratio.removed.values())) == 3 * MLP // 2
+
+
 def test_shares_that_cannot_be_are_refused(model, units, sizes):
     with pytest.raises(StudyError, match="in \\[0, 1\\)"):
         plan_share(scores_of(units), units, sizes, 1.0)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.families import tiny_family
 from helpers.models import bits, same_bits, tiny_llama, tiny_tokens
 
 from mpstudy.errors import StudyError
@@ -161,6 +162,14 @@ def test_ungrouped_model_is_the_same_function_with_single_heads(shape):
     torch.testing.assert_close(logits(single, tokens), logits(model, tokens), rtol=0, atol=1e-5)
     assert unit_counts(single)["layers.0.attention"] == model.config.num_attention_heads
     assert same_bits(model, before) and model.config.num_key_value_heads == 2
+
+
+def test_families_without_projections_of_their_own_are_not_ungrouped():
+    gemma = tiny_family("gemma3_text", num_key_value_heads=1)
+    batch = torch.randint(257, (2, 12), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(logits(ungroup(gemma), batch), logits(gemma, batch), rtol=0, atol=1e-5)
+    with pytest.raises(StudyError, match="^KV heads of phi3 cannot be copied: it has no k_proj and v_proj$"):
+        ungroup(tiny_family("phi3"))
 
 
 @pytest.mark.slow
