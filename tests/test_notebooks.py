@@ -8,7 +8,6 @@ import pytest
 from mpstudy.store.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LONGER = {"10_perturbation_instability"}  # to be mended
 LINES = 15  # of a cell; imports and parameters, which are lists, do not count
 
 
@@ -19,7 +18,7 @@ def lines_of(cell: dict) -> int:
     return len(source.splitlines()) - body[0].lineno + 1 if body else 0
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem not in LONGER], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_cell_has_at_most_15_lines(path):
     code = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     cells = [cell for cell in code if "parameters" not in cell["metadata"].get("tags", [])]
