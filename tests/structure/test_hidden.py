@@ -16,7 +16,8 @@ from mpstudy.structure.families import FAMILIES
 from mpstudy.structure.plan import make_plan
 from mpstudy.structure.units import prunable_units
 
-REFUSED = {"gpt_neox": "norms take", "opt": "norms take", "gemma": "embeddings are", "gemma2": "embeddings are"}
+REFUSED = dict.fromkeys(("gpt_neox", "opt"), "norms take")
+REFUSED |= dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "embeddings are")
 MODELS = {kind: lambda kind=kind: tiny_family(kind) for kind in sorted(FAMILIES) if kind not in REFUSED}
 MODELS |= {"tied": lambda: tiny_model(tie_word_embeddings=True), "bias": lambda: tiny_llama(bias=True)}
 
