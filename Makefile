@@ -2,13 +2,14 @@
 
 PROFILE ?= laptop#  grid of runs: smoke or laptop (default: laptop)
 SEEDS   ?=#         a count such as 3, or a list such as 0,2,4 (default: the profile's)
-JOBS    ?= 1#       notebooks at a time (default: 1)
+JOBS    ?=#         notebooks at a time (default: the profile's)
 PYTHON  ?= python3# interpreter that makes .venv, 3.11 or newer (default: python3)
 
 VENV  := .venv/bin/python
 READY := .venv/.ready
 RUN   := $(VENV) -m mpstudy
 SEED_OPTION = $(if $(strip $(SEEDS)),--seeds $(SEEDS))
+JOB_OPTION  = $(if $(strip $(JOBS)),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -53,14 +54,14 @@ data: $(READY) ## Fetch the model and the texts, check them against data/MANIFES
 # --- The study ----------------------------------------------------------------------------------------------
 
 reproduce: data ## Run PROFILE anew beside its report and compare every number; goes on where it stopped
-	$(RUN) reproduce --profile $(PROFILE) $(SEED_OPTION) --jobs $(JOBS)
+	$(RUN) reproduce --profile $(PROFILE) $(SEED_OPTION) $(JOB_OPTION)
 
 report: data ## Write the report of PROFILE: run what is missing or has changed; then README's findings
-	$(RUN) report --profile $(PROFILE) $(SEED_OPTION) --jobs $(JOBS)
+	$(RUN) report --profile $(PROFILE) $(SEED_OPTION) $(JOB_OPTION)
 	$(RUN) claims --write
 
 smoke: data ## Run a small version of the whole study in minutes
-	$(RUN) report --profile smoke $(SEED_OPTION) --jobs $(JOBS)
+	$(RUN) report --profile smoke $(SEED_OPTION) $(JOB_OPTION)
 
 html: $(READY) ## Write the HTML and index pages of PROFILE again from its executed notebooks
 	$(RUN) html --profile $(PROFILE)

@@ -5,7 +5,7 @@ cached by content.
 import copy
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 
@@ -114,34 +114,30 @@ class Study:
 
     def batches(self, seed: int) -> list[torch.Tensor]:
         """The calibration sample of ``seed``, int64 (samples, length), or length + 1 with BOS, as one batch or, where
-        that would be too much for the memory, as equally large ones.
+        that would be too much for the memory, as equally large ones. A seed's larger samples begin with its smaller
+        ones.
         """
         check_room(self.model.config, self.length, leading(self.tokenizer))
         size = {"samples": self.samples, "length": self.length}
-        sample = corpora.calibration_batch(self.tokenizer, self.calibration, seed=seed, **size)
-        fitting = [n for n in range(1, self.samples + 1) if self.samples % n == 0 and n * self.length <= BATCH_TOKENS]
-        return list(sample.split(max(fitting, default=1)))
+        return self._batched(corpora.calibration_batch(self.tokenizer, self.calibration, seed=seed, **size))
 
     def scores(self, pruner: str, *, sample: int, seed: int = 0, **settings) -> Scores:
         """Scores of the model as it is now (perturbed inside a ``with`` block) on calibration sample ``sample``. Their
         ``meta`` tells ``seconds``, and as ``peak_bytes`` the most memory that was held beside the model.
         """
-        batches = self.batches(sample)
-        pruners.check_settings(pruner, settings)
-        known = {"pruner": pruner, "settings": pruners.defaults(pruner) | settings, "seed": seed}
-        step = self._step(
-            "scores",
-            (pruners.PRUNERS[pruner].function, prunable_units),
-            tokens=batches,
-            settings=known | {"units": self.units.counts},
-        )
+        return self._scored(pruner, self.batches(sample), seed, settings)
 
-        def compute():
-            work = partial(pruners.score, pruner, self.model, batches, self.units, seed=seed, **settings)
-            found, found.meta["peak_bytes"] = memory.peak_of(work, self.model.device)
-            return found
-
-        return cached_file(step, Scores, compute)
+    def averaged_scores(self, pruner: str, parts: int, *, sample: int, seed: int = 0, **settings) -> Scores:
+        """The mean of the scores of ``parts`` samples, which together are the sample of ``parts`` times as many rows:
+        its tokens and its gradients, but what has other signs in two parts does not cancel. The first is ``sample``
+        itself; those of another ``sample`` are drawn independently. ``meta`` holds the sums over the parts.
+        """
+        rows = torch.cat(self.calibrated(samples=parts * self.samples).batches(sample)).split(self.samples)
+        found = [self._scored(pruner, self._batched(part), seed, settings) for part in rows]
+        values = {key: torch.stack([each.values[key] for each in found]).mean(0) for key in self.units.counts}
+        counted = [name for name in ("gradients", "seconds") if name in found[0].meta]
+        sums = {name: sum(each.meta[name] for each in found) for name in counted}
+        return Scores(values, {"pruner": pruner, "parts": parts} | sums)
 
     def plan(self, scores: Scores, share: float, scope: str = "local") -> Plan:
         """The units of lowest score that hold ``share`` of the parameters of the prunable layers."""
@@ -189,6 +185,29 @@ class Study:
 
         return cached_json(step, compute)
 
+    def _batched(self, sample: torch.Tensor) -> list[torch.Tensor]:
+        """A calibration sample as the fewest equally large batches that fit the memory."""
+        rows = len(sample)
+        fitting = [n for n in range(1, rows + 1) if rows % n == 0 and n * self.length <= BATCH_TOKENS]
+        return list(sample.split(max(fitting, default=1)))
+
+    def _scored(self, pruner: str, batches: list[torch.Tensor], seed: int, settings: dict) -> Scores:
+        pruners.check_settings(pruner, settings)
+        known = {"pruner": pruner, "settings": pruners.defaults(pruner) | settings, "seed": seed}
+        step = self._step(
+            "scores",
+            (pruners.PRUNERS[pruner].function, prunable_units),
+            tokens=batches,
+            settings=known | {"units": self.units.counts},
+        )
+
+        def compute():
+            work = partial(pruners.score, pruner, self.model, batches, self.units, seed=seed, **settings)
+            found, found.meta["peak_bytes"] = memory.peak_of(work, self.model.device)
+            return found
+
+        return cached_file(step, Scores, compute)
+
     def _element_scores(self, method: str, sample: int, settings: dict) -> Timed:
         """Scores of single weights. They are as large as the pruned layers, so only the last are kept: enough for a
         sample's sparsities in turn.
@@ -200,18 +219,14 @@ class Study:
             self._last_scores = wanted, timed(work, self.model.device)
         return self._last_scores[1]
 
-    def perplexity(self, model) -> dict[str, dict]:
-        """Perplexity of ``model`` on each evaluation corpus (see :func:`mpstudy.evaluation.perplexity.perplexity`)."""
-        found, step = {}, self._step("perplexity", (perplexity.perplexity,), models=(model,))
-        for name, windows in self.texts.items():
-            found[name] = cached_json(step.on(windows), partial(perplexity.perplexity, model, windows))
-        return found
-
-    def perplexity_on(self, model, windows: torch.Tensor) -> dict:
-        """Perplexity of ``model`` on other windows, int64 (n, window), of any length."""
-        settings = {"batch_size": perplexity.at_once(windows.shape[1])}
-        step = self._step("perplexity", (perplexity.perplexity,), models=(model,), tokens=windows, settings=settings)
-        return cached_json(step, partial(perplexity.perplexity, model, windows, **settings))
+    def perplexity(self, model, texts: dict[Hashable, torch.Tensor] | None = None) -> dict[Hashable, dict]:
+        """Perplexity of ``model`` (see :func:`mpstudy.evaluation.perplexity.perplexity`) on each evaluation corpus, or
+        on each of other ``texts``, int64 (n, window) by name, of windows of any length.
+        """
+        read = self.texts if texts is None else texts
+        step = self._step("perplexity", (perplexity.perplexity,), models=(model,))
+        work = partial(perplexity.perplexity, model)
+        return {name: cached_json(step.on(windows), partial(work, windows)) for name, windows in read.items()}
 
     def measured(self, model, **facts) -> tuple[list[dict], list[np.ndarray]]:
         """A row a corpus, in the order of ``corpora``: ``facts``, then ``corpus``, ``perplexity``, ``stderr``, ``nll``,
@@ -222,6 +237,17 @@ class Study:
         found, size = self.perplexity(model), {"window": self.window}
         rows = [facts | {"corpus": corpus} | {name: of[name] for name in kept} | size for corpus, of in found.items()]
         return rows, [np.array(of["losses"]) for of in found.values()]
+
+    def window_rows(self, losses: dict[tuple, Iterable[np.ndarray]], names: Sequence[str]) -> list[dict]:
+        """The rows of a table ``windows``: ``names`` for the parts of each key of ``losses`` (of a model, arrays as
+        :meth:`measured` gives them), then ``corpus``, ``window`` (its number) and ``nll`` (nats per token).
+        """
+        return [
+            dict(zip(names, key, strict=True)) | {"corpus": corpus, "window": number, "nll": float(value)}
+            for key, texts in losses.items()
+            for corpus, values in zip(self.corpora, texts, strict=True)
+            for number, value in enumerate(values)
+        ]
 
     def divergence(self, first, second, corpus: str) -> dict:
         """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`)."""

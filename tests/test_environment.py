@@ -183,12 +183,12 @@ def test_variables_reach_the_runner(checkout):
 
 def test_defaults_are_the_laptop_profile_with_its_own_seeds(checkout):
     planned = make(checkout, "-n", "reproduce").stdout.splitlines()
-    assert " ".join(planned[-1].split()) == ".venv/bin/python -m mpstudy reproduce --profile laptop --jobs 1"
+    assert " ".join(planned[-1].split()) == ".venv/bin/python -m mpstudy reproduce --profile laptop"
 
 
 def test_smoke_has_no_report_to_compare_with(checkout):
     planned = make(checkout, "-n", "smoke").stdout.splitlines()
-    assert " ".join(planned[-1].split()) == ".venv/bin/python -m mpstudy report --profile smoke --jobs 1"
+    assert " ".join(planned[-1].split()) == ".venv/bin/python -m mpstudy report --profile smoke"
 
 
 @pytest.mark.parametrize("version, found", [("3.9.2", "is 3.9.2."), (None, "is not a working command.")])

@@ -179,7 +179,7 @@ def test_every_figure_draws_it(name, registered):
 
 
 def test_no_figure_is_forgotten():
-    modules = [getattr(figures, chapter) for chapter in set(figures.__all__) - {"look", "tables"}]
+    modules = [getattr(figures, chapter) for chapter in set(figures.__all__) - {"Chapter", "look", "rows", "tables"}]
     public = {
         f"{module.__name__.rpartition('.')[2]}.{name}"
         for module in modules

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers.tiny import BYTES, bos_tokenizer, tiny_folder, tiny_model
@@ -118,6 +119,27 @@ def test_scores_are_computed_anew_for_other_content(study, folder, calls, other)
     assert calls["score"] == 2
 
 
+def test_averaged_scores_are_the_mean_of_those_of_the_parts(study, calls):
+    whole = torch.cat(study.calibrated(samples=3 * study.samples).batches(1))
+    parts = whole.split(study.samples)
+    assert torch.equal(parts[0], torch.cat(study.batches(1)))  # the first part is the sample itself
+    each = [pruners.PRUNERS["taylor"].function(study.model, [part], study.units).values for part in parts]
+    found = study.averaged_scores("taylor", 3, sample=1)
+    for key, values in found.values.items():
+        torch.testing.assert_close(values, sum(one[key] for one in each) / 3)
+    assert found.meta["gradients"] == 3 and found.meta["parts"] == 3
+    study.scores("taylor", sample=1)
+    assert same(study.averaged_scores("taylor", 3, sample=1).values, found.values) and calls["score"] == 3
+
+
+def test_a_mean_of_scores_is_never_below_the_scores_of_the_whole(study):
+    """|w a| + |w b| >= |w (a + b)|, for each weight and so for each unit."""
+    whole = study.calibrated(samples=2 * study.samples).scores("taylor", sample=0).values
+    mean = study.averaged_scores("taylor", 2, sample=0).values
+    assert all((mean[key] >= whole[key] * (1 - 1e-5)).all() for key in whole)
+    assert any((mean[key] > whole[key] * 1.01).any() for key in whole)
+
+
 def test_a_perturbed_model_has_scores_of_its_own(study, calls):
     before = study.scores("taylor", sample=0)
     with perturb.perturbed("bfloat16", study.model):
@@ -208,10 +230,22 @@ def test_perplexity_is_given_by_corpus_and_computed_once(study, calls):
 
 
 def test_windows_of_any_length_are_read_once(study, calls):
-    windows = study.texts["wiki"].reshape(2, -1)
-    found, done = study.perplexity_on(study.model, windows), calls["perplexity"]
-    assert found["losses"] == perplexity.perplexity(study.model, windows, batch_size=1)["losses"]
-    assert study.perplexity_on(study.model, windows) == found and calls["perplexity"] == done + 1
+    texts = {("wiki", 62): study.texts["wiki"].reshape(2, -1)}
+    found, done = study.perplexity(study.model, texts), calls["perplexity"]
+    assert found["wiki", 62]["losses"] == perplexity.perplexity(study.model, texts["wiki", 62])["losses"]
+    assert study.perplexity(study.model, texts) == found and calls["perplexity"] == done + 1
+
+
+def test_windows_as_rows(study):
+    losses = {("taylor", 3): [np.array([0.5, 1.5]), np.array([2.0])]}
+    case = {"method": "taylor", "seed": 3}
+    assert study.window_rows(losses, ("method", "seed")) == [
+        case | {"corpus": "sotu-late", "window": 0, "nll": 0.5},
+        case | {"corpus": "sotu-late", "window": 1, "nll": 1.5},
+        case | {"corpus": "wiki", "window": 0, "nll": 2.0},
+    ]
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        study.window_rows({("taylor",): losses["taylor", 3]}, ("method", "seed"))
 
 
 def test_zero_shot_is_computed_once_for_a_model_and_tokenizer(study, folder, calls):

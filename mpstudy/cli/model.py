@@ -170,7 +170,7 @@ def _evaluate(options) -> None:
     model = models.load_model(options.model)
     result = {"parameters": cost.parameter_count(model)}
     if windows is not None:
-        result |= perplexity.perplexity(model, windows, batch_size=perplexity.at_once(windows.shape[1]))
+        result |= perplexity.perplexity(model, windows)
         result |= {"window": options.window, "bos": bool(first)}
     if options.tasks:
         result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=options.limit)

@@ -179,8 +179,8 @@ def _add_profile(parser, default: str = "laptop") -> None:
 
 
 def _add_jobs(parser) -> None:
-    about = "runs at once; each has the profile's threads, so N need N times as many cores (default: 1)"
-    parser.add_argument("--jobs", type=int, default=1, help=about)
+    about = "runs at once; each has the profile's threads, so N need N times as many cores (default: the profile's)"
+    parser.add_argument("--jobs", type=int, help=about)
 
 
 @study_command

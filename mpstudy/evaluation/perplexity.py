@@ -5,21 +5,23 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from ..errors import StudyError
 
 MOST_NATS = 700  # exp of more overflows
 BATCH = 8  # windows
-BATCH_TOKENS = 2048  # the logits of one token are as many numbers as the vocabulary has entries
+LOGITS = 2**26  # of a batch: 0.27 GB in fp32
 
 
 @torch.inference_mode()
-def perplexity(model: nn.Module, windows: torch.Tensor, *, batch_size: int = 8) -> dict:
+def perplexity(model: PreTrainedModel, windows: torch.Tensor, *, batch_size: int | None = None) -> dict:
     """Perplexity on non-overlapping token windows; losses are computed and averaged in fp32 whatever the model's dtype.
 
     Parameters
     ----------
     windows: int64 (n, window). In each window the last ``window - 1`` tokens are predicted from those before them.
+    batch_size: windows in one forward pass; by default as many as :func:`at_once` says, which fit a small memory.
 
     Returns
     -------
@@ -34,7 +36,8 @@ def perplexity(model: nn.Module, windows: torch.Tensor, *, batch_size: int = 8) 
     if window < 2:
         raise StudyError(f"a window needs at least 2 tokens, the first of which is not predicted, not {window}")
     device = next(model.parameters()).device
-    parts = [_window_means(model, batch.to(device)) for batch in windows.split(batch_size)]
+    size = batch_size or at_once(window, model.config.get_text_config().vocab_size)
+    parts = [_window_means(model, batch.to(device)) for batch in windows.split(size)]
     means, hits = torch.cat(parts, dim=1).double()
     nll = means.mean().item()
     if not nll < MOST_NATS:
@@ -52,21 +55,28 @@ def perplexity(model: nn.Module, windows: torch.Tensor, *, batch_size: int = 8) 
     }
 
 
-def at_once(window: int) -> int:
-    """How many windows of ``window`` tokens make a batch that fits a small memory: 8, fewer where they are long."""
-    return max(1, min(BATCH, BATCH_TOKENS // window))
+def at_once(window: int, vocabulary: int) -> int:
+    """How many windows of ``window`` tokens make a batch whose logits, ``vocabulary`` numbers a token, fit a small
+    memory: 8, fewer where they are long, one where even that is too much.
+    """
+    return max(1, min(BATCH, LOGITS // (window * vocabulary)))
 
 
 def _window_means(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    """Mean loss and mean accuracy of each window, (2, windows)."""
-    logits = _logits(model, batch)
-    losses = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
-    hits = logits.argmax(dim=-1) == batch[:, 1:]
-    return torch.stack([losses.view(len(batch), -1).mean(dim=1), hits.float().mean(dim=1)])
+    """Mean loss and mean accuracy of each window, (2, windows). The loss takes as much memory as the logits that it is
+    of, so it is computed one window at a time.
+    """
+    losses, hits = [], []
+    for logits, following in zip(_logits(model, batch), batch[:, 1:]):
+        logits = logits.float()
+        losses.append(functional.cross_entropy(logits, following, reduction="none"))
+        hits.append((logits.argmax(dim=-1) == following).float())
+    return torch.stack([torch.stack(losses), torch.stack(hits)]).mean(dim=-1)
 
 
 def _logits(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    return model(input_ids=batch, use_cache=False).logits[:, :-1].float()
+    """The logits that predict all tokens of each window but the first, in the model's dtype."""
+    return model(input_ids=batch, use_cache=False).logits[:, :-1]
 
 
 @torch.inference_mode()
@@ -79,7 +89,7 @@ def divergence(first: nn.Module, second: nn.Module, windows: torch.Tensor, *, ba
     device = next(first.parameters()).device
     divergences, same = [], []
     for batch in windows.split(batch_size):
-        ours, theirs = (_logits(model, batch.to(device)).log_softmax(dim=-1) for model in (first, second))
+        ours, theirs = (_logits(model, batch.to(device)).float().log_softmax(dim=-1) for model in (first, second))
         same.append((ours.argmax(dim=-1) == theirs.argmax(dim=-1)).float().mean(dim=1))
         divergences.append((ours.exp() * (ours - theirs)).sum(dim=-1).mean(dim=1))
     kl = torch.cat(divergences).double()

@@ -3,6 +3,20 @@
 Each function takes a tidy frame and returns a matplotlib figure.
 """
 
-from . import baselines, claims, cost, data, envelope, instability, look, pruning, recovery, tables
+from . import baselines, claims, cost, data, envelope, instability, look, pruning, recovery, rows, tables
+from .chapter import Chapter
 
-__all__ = ["baselines", "claims", "cost", "data", "envelope", "instability", "look", "pruning", "recovery", "tables"]
+__all__ = [
+    "Chapter",
+    "baselines",
+    "claims",
+    "cost",
+    "data",
+    "envelope",
+    "instability",
+    "look",
+    "pruning",
+    "recovery",
+    "rows",
+    "tables",
+]

@@ -57,12 +57,13 @@ def over_steps(frame: pd.DataFrame, note: str):
     return figure
 
 
-def over_radius(frame: pd.DataFrame, taylor: dict, note: str):
-    """Units traded between two samples over ``rho`` (per cent, ``estimate``, ``low``, ``high``), beside the
-    ``taylor`` row, to which Moreau's masks tend as rho goes to zero, as a band.
+def over_radius(frame: pd.DataFrame, note: str):
+    """Units traded between two samples over ``rho`` (per cent, ``estimate``, ``low``, ``high``), beside the row of
+    radius 0, which is Taylor, to whose masks Moreau's tend, as a band.
     """
     figure, axis = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
-    rows = frame.sort_values("rho").rename(columns={"estimate": "mean"})
+    (taylor,) = frame[frame["rho"] == 0].to_dict("records")
+    rows = frame[frame["rho"] > 0].sort_values("rho").rename(columns={"estimate": "mean"})
     points(axis, rows["rho"], rows, "moreau", line=True)
     blue = look("taylor")["color"]
     axis.axhspan(taylor["low"], taylor["high"], color=blue, alpha=0.2, linewidth=0)

@@ -83,10 +83,14 @@ def look(pruner: str) -> dict:
 
 
 def look_of(method: str) -> dict:
-    """The look of a method: that of its pruner, with white markers for a name such as "taylor, 7 times the data"."""
+    """The look of a method: that of its pruner, with white markers for a name such as "taylor, 7 times the data", and
+    half white ones for a mean, "taylor, mean of 7 scores".
+    """
     pruner, _, special = method.partition(", ")
     check_registered([pruner], PRUNERS)
-    return look(pruner) | {"label": method} | ({"markerfacecolor": "white"} if special else {})
+    half = {"fillstyle": "left", "markerfacecoloralt": "white"}
+    inside = half if special.startswith("mean of") else {"markerfacecolor": "white"}
+    return look(pruner) | {"label": method} | (inside if special else {})
 
 
 def drawn(look: Look) -> dict:

@@ -1,7 +1,7 @@
 """The figures of structured pruning; look and conventions are those of :mod:`mpstudy.figures.look`.
 
 A method is named by its pruner and, after a comma, what is special about it, such as ``taylor, 7 times the data``: it
-has the look of the pruner, white inside where something is special.
+has the look of the pruner, white inside where something is special (:func:`mpstudy.figures.look.look_of`).
 """
 
 import matplotlib.pyplot as plt

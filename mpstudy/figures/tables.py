@@ -1,12 +1,14 @@
 """Tables as CSV, LaTeX (booktabs) and Markdown, with means and intervals over seeds."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ..stats import summarise
+from ..store import markdown
 from ..store.files import write_atomically
 
 PAGE = 110  # characters of small type that fit between the margins
@@ -17,12 +19,34 @@ def cells(frame: pd.DataFrame, rows: list[str], column: str, value: str, digits:
 
     One seed alone gives the value without an interval.
     """
-    summary = summarise(frame, [*rows, column], value)
-    summary["cell"] = [_cell(row, digits) for row in summary.itertuples()]
-    order = list(dict.fromkeys(summary[column]))
-    table = summary.pivot(index=rows, columns=column, values="cell")[order].fillna("")
-    kept = dict.fromkeys(summary[rows].itertuples(index=False, name=None))
-    return table.loc[[key if len(rows) > 1 else key[0] for key in kept]].reset_index().rename_axis(columns=None)
+    summary = summarise(frame, [*rows, column], value).rename(columns={"mean": "estimate"})
+    return wide(summary, rows, column, spans(summary, f".{digits}f"))
+
+
+def wide(frame: pd.DataFrame, rows: str | list[str], column: str, cells: Sequence[str]) -> pd.DataFrame:
+    """The ``cells`` of the rows of a tidy frame as a table: a row for each combination of ``rows``, a column for each
+    ``column``, both in the order in which they come first. What is not there is empty.
+    """
+    placed = {"index": rows, "columns": column, "values": "cell", "aggfunc": "first", "sort": False}
+    return frame.assign(cell=cells).pivot_table(**placed).fillna("").reset_index().rename_axis(columns=None)
+
+
+def spans(frame: pd.DataFrame, form: str, scale: float = 1) -> list[str]:
+    """The :func:`span` of each row, its numbers times ``scale``."""
+    scaled = (scale * frame[["estimate", "low", "high"]].astype(float)).to_dict("records")
+    return [span(row, form) for row in scaled]
+
+
+def span(row: Mapping, form: str) -> str:
+    """``estimate [low, high]`` with each number written as ``form`` says, such as ``+.1f``; an estimate without an
+    interval, of a single seed, stands alone.
+
+    >>> span({"estimate": 0.5, "low": -1, "high": 2}, "+.1f")
+    '+0.5 [-1.0, +2.0]'
+    """
+    if math.isnan(row["low"]):
+        return format(row["estimate"], form)
+    return "{} [{}, {}]".format(*(format(row[name], form) for name in ("estimate", "low", "high")))
 
 
 def save(frame: pd.DataFrame, path: Path, caption: str, lowest: Sequence[str] = ()) -> None:
@@ -40,19 +64,31 @@ def save(frame: pd.DataFrame, path: Path, caption: str, lowest: Sequence[str] = 
         hrules=True, caption=_latex(caption), label=label, column_format=sides, position_float="centering"
     )
     write_atomically(path.with_name(path.name + ".tex"), _fitted(text) if _width(frame) > PAGE else text)
-    write_atomically(path.with_name(path.name + ".md"), markdown(frame, best) + f"\n\n{caption}\n")
+    shown = frame.map(_text)
+    shown = shown.mask(best, "**" + shown + "**")
+    table = markdown.table(shown.columns, shown.itertuples(index=False))
+    write_atomically(path.with_name(path.name + ".md"), f"{table}\n\n{caption}\n")
     write_atomically(path.with_name(path.name + ".txt"), caption + "\n")
 
 
-def markdown(frame: pd.DataFrame, bold: pd.DataFrame | None = None) -> str:
-    """A GitHub-style table; ``bold`` says of each cell whether it stands out."""
-    shown = frame.map(lambda value: _text(value).replace("|", "\\|"))
-    if bold is not None:
-        shown = shown.mask(bold, "**" + shown + "**")
-    rows = [[str(name).replace("|", "\\|") for name in shown.columns], *shown.itertuples(index=False)]
-    lines = [" | ".join(row) for row in rows]
-    lines.insert(1, " | ".join("---" for _ in frame.columns))
-    return "\n".join(f"| {line} |" for line in lines)
+def costs(cost: pd.DataFrame, latency: pd.DataFrame) -> pd.DataFrame:
+    """A row for each ``share`` removed: the columns of ``cost``, with ``macs`` as ``gmacs`` (1e9), and for each
+    ``phase`` of ``latency`` the median with its interval in ms.
+    """
+    seconds = {"median_s": "estimate", "low_s": "low", "high_s": "high"}
+    times = wide(latency, "share", "phase", spans(latency.rename(columns=seconds), ".0f", 1000))
+    phases = {phase: f"{phase} (ms)" for phase in times.columns[1:]}
+    counted = cost.assign(gmacs=(cost["macs"] / 1e9).round(2)).drop(columns="macs").round(3)
+    return counted.merge(times.rename(columns=phases), on="share")
+
+
+def removed_words(frame: pd.DataFrame) -> str:
+    """What each ``share`` of the prunable parameters removes of the model, the heads and the channels, in words."""
+    gone = frame.groupby("share")[["removed_model", "heads_removed", "channels_removed"]].mean()
+    return "; ".join(
+        f"{share:.0%}: {model:.1%} of the model, {heads:.1%} of the heads, {channels:.1%} of the channels"
+        for share, model, heads, channels in gone.itertuples(name=None)
+    )
 
 
 def _lowest(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -79,12 +115,6 @@ def _fitted(text: str) -> str:
     """A table scaled to the width of the text (package graphicx)."""
     begin, end = r"\begin{tabular}", r"\end{tabular}"
     return text.replace(begin, "\\resizebox{\\textwidth}{!}{%\n" + begin).replace(end, end + "}")
-
-
-def _cell(row, digits: int) -> str:
-    if row.n == 1:
-        return f"{row.mean:.{digits}f}"
-    return f"{row.mean:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
 
 
 def _text(value) -> str:

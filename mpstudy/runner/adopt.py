@@ -28,7 +28,7 @@ OF_CODE = re.compile(r"definition: .*|notebook: .*|version: .* is (new|gone)|rea
 
 
 def adopt(
-    name: str, *, against: Path | None = None, jobs: int = 1, reports: Path = REPORTS, folder: Path = PROFILES
+    name: str, *, against: Path | None = None, jobs: int | None = None, reports: Path = REPORTS, folder: Path = PROFILES
 ) -> list[str]:
     """Adopt the stale results of profile ``name`` whose affordable part agrees exactly; returns their runs.
 

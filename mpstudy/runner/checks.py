@@ -68,9 +68,9 @@ def _instructions(name: str) -> str:
 
 
 def _change(name: str) -> str:
-    from ..stability.changes import check_change
+    from ..stability import Change
 
-    check_change(name)
+    Change.parse(name)
     return name
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StudyError
+from ..store import markdown
 from ..store.files import write_atomically
 from .claims import Declared
 from .judged import NOT_COMPUTED, Judged, judged
-from .wording import markdown_table
 
 TEMPLATE = "findings.md.j2"
 NO_ANSWER = "No claim answers this."
@@ -87,8 +87,8 @@ class Findings:
         return {
             "profile": self.profile,
             "claims": {texts["id"]: texts for texts in self.claims},
-            "verdicts": markdown_table(["claim", "measured", "claimed", "verdict"], rows),
-            "objections": markdown_table(["objection", "claim", "verdict", "answer"], answers),
+            "verdicts": markdown.table(["claim", "measured", "claimed", "verdict"], rows),
+            "objections": markdown.table(["objection", "claim", "verdict", "answer"], answers),
         }
 
 

@@ -1,8 +1,9 @@
 """The verdicts on the claims, from the tables ``contrasts`` that the runs of a report have recorded.
 
 A row is one contrast: its id (``contrast``), ``estimate``, ``se``, ``df``, the 95 % interval ``low`` to ``high``, ``n``
-(seeds or calibration samples), ``unit``, and what it was evaluated on (``tokens``, ``items``). Primary claims are
-judged as one family by Holm's method, the family being those that are computed; exploratory ones each alone.
+(seeds or calibration samples), whether it is read on the ``log`` scale (no, where an older report does not say), what
+it was evaluated on (``tokens``, ``items``), and ``unit``. Primary claims are judged as one family by Holm's method, the
+family being those that are computed; exploratory ones each alone.
 """
 
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from .wording import claimed, measured, number, p_value
 
 TABLE = "contrasts"
 COLUMNS = {"contrast", "estimate", "se", "df", "low", "high", "n", "tokens", "items", "unit"}
+NUMBERS = ("estimate", "se", "df", "n")  # of an Estimate
 NOT_COMPUTED = "not computed"
 TERMINAL = ["claim", "verdict", "measured", "claimed", "n", "p (Holm)", "detectable"]
 
@@ -167,7 +169,7 @@ def _judge_family(claims: list[Claim], contrasts: dict[str, dict | str]) -> dict
     from ..stats import Estimate, judge  # takes pandas and scipy a second to import
 
     rows = [contrasts[claim.id] for claim in claims]
-    estimates = [Estimate(row["estimate"], row["se"], row["df"], row["n"]) for row in rows]
+    estimates = [Estimate(*(row[name] for name in NUMBERS), log=row.get("log", False)) for row in rows]
     verdicts = judge([(estimate, claim.test, claim.margin) for estimate, claim in zip(estimates, claims, strict=True)])
     return {
         claim.id: Judged(claim, it.verdict, row, it.p, it.p_holm if claim.primary else None, it.detectable)

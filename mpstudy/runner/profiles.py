@@ -4,6 +4,7 @@ A profile is a flat YAML file in ``notebooks/profiles``::
 
     description: The whole study on two CPU cores.
     threads: 2                # of each notebook's kernel
+    jobs: 1                   # notebooks at a time, where there are cores for all their threads
     memory_gb: 6              # peak of one kernel
     disk_gb: 2                # needed free space
     reference_seconds: 0.5    # the speed probe on the machine the minutes were measured on
@@ -45,6 +46,7 @@ _COMPARISON = {
 _PROFILE = {
     "description": Text,
     "threads": Count,
+    "jobs": Count,
     "memory_gb": NonNegative,
     "disk_gb": NonNegative,
     "reference_seconds": NonNegative,
@@ -59,7 +61,7 @@ _RUN = {
     "quick": Table,
     "quick_minutes": NonNegative,
 }
-_OPTIONAL = {*_COMPARISON, "needs", "parameters", "quick", "quick_minutes"}
+_OPTIONAL = {*_COMPARISON, "jobs", "needs", "parameters", "quick", "quick_minutes"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Profile:
     runs: tuple[Run, ...]
     description: str = ""
     threads: int = 1
+    jobs: int = 1
     memory_gb: float = 0.0
     disk_gb: float = 0.0
     reference_seconds: float = 0.0

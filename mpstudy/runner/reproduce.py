@@ -34,7 +34,7 @@ def report(
     name: str,
     *,
     seeds: list[int] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     reports: Path = REPORTS,
     only: str | None = None,
     again: bool = False,
@@ -43,8 +43,9 @@ def report(
     """Execute what is missing of a profile's report; returns the names of the runs that were executed.
 
     ``seeds`` replaces the parameter of that name in every run; ``only`` limits the work to one run and what
-    it needs; ``again`` executes finished runs anew; ``jobs`` runs at once have the profile's threads each. Raises
-    StudyError on any bad input before the first notebook starts, and after a notebook that failed.
+    it needs; ``again`` executes finished runs anew; ``jobs`` runs at once (None: as many as the profile says and the
+    cores allow) have the profile's threads each. Raises StudyError on any bad input before the first notebook starts,
+    and after a notebook that failed.
     """
     profile = _reseeded(load_profile(name, folder), seeds)
     executed = run_profile(profile, Path(reports).resolve(), jobs=jobs, only=only, again=again)
@@ -58,7 +59,7 @@ def reproduce(
     quick: bool = False,
     claim: str | None = None,
     seeds: list[int] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     reports: Path = REPORTS,
     only: str | None = None,
     again: bool = False,
@@ -124,7 +125,7 @@ def run_profile(
     profile: Profile,
     reports: Path,
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     only: str | None = None,
     again: bool = False,
     computed: Path | None = None,
@@ -133,7 +134,7 @@ def run_profile(
 
     With a folder ``computed`` no value is used that was computed elsewhere; ``again`` empties it.
     """
-    _check_jobs(profile, jobs)
+    jobs = _jobs(profile, jobs)
     selected, claims = _selected(profile, only), load_claims(profile.notebooks)
     home, known = reports / profile.name, identities(profile)
     environment = {"MPSTUDY_COMPUTED": str(computed)} if computed else {}
@@ -175,18 +176,22 @@ def run_profile(
     return [spec.name for spec in due]
 
 
-def _check_jobs(profile: Profile, jobs: int) -> None:
-    """Runs at once have the profile's threads each, as their identities say: with other threads a sum has other last
-    bits, and more threads than cores would make all of them slow.
+def _jobs(profile: Profile, asked: int | None) -> int:
+    """How many runs work at once. They have the profile's threads each, as their identities say: with other threads a
+    sum has other last bits, and more threads than cores would make all of them slow.
     """
-    if jobs < 1:
-        raise StudyError(f"jobs must be at least 1, not {jobs}")
-    if jobs > 1 and machine.cores() < jobs * profile.threads:
+    most = max(1, machine.cores() // profile.threads)
+    if asked is None:
+        return min(profile.jobs, most)
+    if asked < 1:
+        raise StudyError(f"jobs must be at least 1, not {asked}")
+    if asked > most:
         raise StudyError(
-            f"jobs must be at most {max(1, machine.cores() // profile.threads)} here, not {jobs}: each run has the "
+            f"jobs must be at most {most} here, not {asked}: each run has the "
             f"{profile.threads} threads of the profile {profile.name}, whose number decides the last bits of results, "
             f"and this machine has {machine.cores()} cores"
         )
+    return asked
 
 
 def _selected(profile: Profile, only: str | None) -> list[Run]:

@@ -14,13 +14,12 @@ from .agreement import (
     spearman,
     spearman_by_key,
 )
-from .changes import Change, by_pair, check_change, log_scores, mask_agreement, pair_agreement, scores_under
+from .changes import Change, by_pair, log_scores, mask_agreement, pair_agreement, scores_under
 
 __all__ = [
     "Change",
     "by_pair",
     "chance_corrected_overlap",
-    "check_change",
     "cut_margin",
     "expected_jaccard",
     "instability",

@@ -5,11 +5,10 @@ arithmetic (:data:`mpstudy.stability.perturb.PERTURBATIONS`), or
 
 * ``sample``: another calibration sample from the same corpus,
 * ``corpus-NAME``, ``samples-N``, ``length-N``: another corpus, number of rows, or tokens a row,
-* ``pruned-SHARE``: the units that the same scores remove first at that share of the parameters are zero already,
-* ``tuned``: weights that the caller gives, such as those after some steps of fine-tuning, in place of the study's.
+* ``pruned-SHARE``: the units that the same scores remove first at that share of the parameters are zero already.
 
 Each of these is a function ``(study, dose, score, case) -> Scores`` registered in :data:`CHANGES`, where ``score(study,
-sample)`` takes the scores and ``case`` says on which sample, with which draw and which given weights.
+sample)`` takes the scores and ``case`` says on which sample and with which draw.
 
 :func:`scores_under` gives the scores after a change, :func:`mask_agreement` what became of the mask.
 """
@@ -24,18 +23,16 @@ import pandas as pd
 from ..errors import StudyError, check_choice
 from ..inputs.corpora import CORPORA
 from ..structure.scores import Scores
-from ..structure.weights import replaced
 from . import agreement, perturb
-from .kinds import CHANGES, COUNT, SHARE, Change, Value, forms
+from .kinds import CHANGES, COUNT, SHARE, Change, Value
 
 
 @dataclass(frozen=True)
 class Case:
-    """The calibration ``sample``, the ``draw`` of a random change, and given ``weights`` by the name of the change."""
+    """The calibration ``sample``, and the ``draw`` of a random change."""
 
     sample: int
     draw: int
-    weights: dict
 
 
 def _corpus(name: str) -> str:
@@ -74,36 +71,19 @@ def already_pruned(study, dose: float, score: Callable, case: Case) -> Scores:
         return score(study, case.sample)
 
 
-@CHANGES.register("tuned", label="LoRA\nupdate", given=True)
-def tuned(study, dose, score: Callable, case: Case) -> Scores:
-    """The weights that are given."""
-    with replaced(study.model, case.weights["tuned"]):
-        return score(study, case.sample)
-
-
-def check_change(change: str, weights=()) -> None:
-    """Raise :class:`StudyError` for a name that is no change, or whose weights are not among the given ``weights``."""
-    kind = Change.parse(change).kind
-    if kind in CHANGES and CHANGES[kind].given:
-        check_choice("change", kind, forms(given=weights))
-
-
-def scores_under(
-    study, change: str, pruner: str, *, sample: int, draw: int = 0, weights: dict | None = None, **settings
-) -> Scores:
+def scores_under(study, change: str, pruner: str, *, sample: int, draw: int = 0, **settings) -> Scores:
     """Scores of ``pruner`` on calibration sample ``sample`` after ``change``.
 
     ``draw``: seed of a random change; for ``sample`` the number of the other sample. ``settings``: the pruner's, and
     its ``seed``. Raises :class:`StudyError` for an unknown change.
     """
-    check_change(change, weights or {})
     parsed = Change.parse(change)
 
     def score(study, sample: int) -> Scores:
         return study.scores(pruner, sample=sample, **settings)
 
     if parsed.kind in CHANGES:
-        return CHANGES[parsed.kind].function(study, parsed.dose, score, Case(sample, draw, weights or {}))
+        return CHANGES[parsed.kind].function(study, parsed.dose, score, Case(sample, draw))
     with perturb.perturbed(change, study.model, draw):
         return score(study, sample)
 

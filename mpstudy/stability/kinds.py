@@ -30,15 +30,13 @@ class Kind:
 
     ``function``: of a perturbation ``(model, seed) -> context manager``, with a third argument where it has a
     ``value``; see :mod:`mpstudy.stability.changes` for the others. ``label``: on the ticks of figures, in up to two
-    lines; without one the name. ``panel``: the heading of its panel where figures compare doses. ``given``: the caller
-    gives the weights.
+    lines; without one the name. ``panel``: the heading of its panel where figures compare doses.
     """
 
     function: Callable
     value: Value | None = None
     label: str = ""
     panel: str = ""
-    given: bool = False
 
 
 PERTURBATIONS = Registry("perturbation", Kind)
@@ -87,10 +85,9 @@ class Change:
         return f"{self.kind}-{self.value}" if self.value else self.kind
 
 
-def forms(given=()) -> list[str]:
-    """What changes may be called, such as ``bfloat16`` and ``noise-SIGMA``; of those with given weights, ``given``."""
-    known = {kind: facts for kind, facts in kinds().items() if not facts.given or kind in given}
-    return [f"{kind}-{facts.value.form}" if facts.value else kind for kind, facts in known.items()]
+def forms() -> list[str]:
+    """What changes may be called, such as ``bfloat16`` and ``noise-SIGMA``."""
+    return [f"{kind}-{facts.value.form}" if facts.value else kind for kind, facts in kinds().items()]
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float | None]:

@@ -3,7 +3,7 @@
 Values are finite numbers; a NaN or infinity raises a ``StudyError`` instead of travelling into a figure.
 """
 
-from .estimate import Estimate, of_losses, of_mean, of_pairs, of_spread, of_strata, over_windows
+from .estimate import Estimate, of_losses, of_mean, of_pair_differences, of_pairs, of_spread, of_strata, over_windows
 from .significance import holm, mcnemar, paired_effect, paired_permutation_test
 from .summary import bootstrap_ci, interval, summarise
 from .verdict import Verdict, judge
@@ -18,6 +18,7 @@ __all__ = [
     "mcnemar",
     "of_losses",
     "of_mean",
+    "of_pair_differences",
     "of_pairs",
     "of_spread",
     "of_strata",

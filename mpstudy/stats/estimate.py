@@ -100,9 +100,10 @@ class Estimate:
 
     def contrast(self, name: str, unit: str, *, tokens: int | None = None, items: int | None = None) -> dict:
         """A row of the table ``contrasts``, by which claims are judged: :meth:`row` with the ``name`` of the contrast,
-        its ``unit``, and how many ``tokens`` a text or ``items`` were evaluated.
+        whether it is read on the ``log`` scale, how many ``tokens`` a text or ``items`` were evaluated, and the
+        ``unit``.
         """
-        return {"contrast": name} | self.row() | {"tokens": tokens, "items": items, "unit": unit}
+        return {"contrast": name} | self.row() | {"log": self.log, "tokens": tokens, "items": items, "unit": unit}
 
     def _quantile(self, level: float) -> float:
         check_level(level)
@@ -170,6 +171,20 @@ def of_pairs(values: Mapping[tuple[Hashable, Hashable], float] | ArrayLike) -> E
     without = (table.sum() - 2 * of_sample) / ((n - 1) * (n - 2))
     pairs = table[np.triu_indices(n, 1)]
     return _estimate(pairs.mean(), (n - 1) * without.var(), pairs, n)
+
+
+def of_pair_differences(ours: Mapping[tuple, float], theirs: Mapping[tuple, float]) -> Estimate:
+    """:func:`of_pairs` of ``ours`` minus ``theirs``, pair by pair: both {(one, other): number} of the same pairs.
+
+    Example
+    -------
+    >>> ours = {("a", "b"): 3.0, ("a", "c"): 5.0, ("b", "c"): 7.0}
+    >>> of_pair_differences(ours, dict.fromkeys(ours, 1.0)).value
+    4.0
+    """
+    if ours.keys() != theirs.keys():
+        raise StudyError(f"both sides need the same pairs of samples, not {list(ours)} and {list(theirs)}")
+    return of_pairs({pair: value - theirs[pair] for pair, value in ours.items()})
 
 
 def over_windows(tables: Sequence[ArrayLike], of: Callable[[np.ndarray], np.ndarray] = np.positive) -> Estimate:

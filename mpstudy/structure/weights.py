@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from ..errors import StudyError
 
@@ -36,19 +35,6 @@ def shifted(weights: Tensors, shift: Tensors) -> Iterator[None]:
         with torch.no_grad():
             for name, value in shift.items():
                 weights[name].add_(value.to(weights[name].dtype))
-        yield
-
-
-@contextmanager
-def replaced(model: nn.Module, values: Tensors) -> Iterator[None]:
-    """Put other values of the same shapes (such as a fine-tuned model's ``state_dict()``) in place of the weights."""
-    weights = dict(model.named_parameters())
-    if unfit := [n for n, weight in weights.items() if n not in values or values[n].shape != weight.shape]:
-        raise StudyError(f"{unfit[0]} has no value of shape {tuple(weights[unfit[0]].shape)} to be replaced by")
-    with restored(weights):
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(values[name])
         yield
 
 

@@ -52,9 +52,22 @@ def test_it_agrees_with_a_model_in_double_precision():
     assert perplexity.perplexity(tiny_model(), windows)["nll"] == pytest.approx(exact, abs=1e-5)
 
 
-@pytest.mark.parametrize(("window", "windows"), [(2, 8), (128, 8), (256, 8), (1024, 2), (2048, 1), (5000, 1)])
-def test_long_windows_make_small_batches(window, windows):
-    assert perplexity.at_once(window) == windows
+@pytest.mark.parametrize(
+    ("window", "vocabulary", "windows"),
+    [(2, 100, 8), (128, 49152, 8), (256, 49152, 5), (256, 128256, 2), (1024, 49152, 1), (2048, 128256, 1)],
+)
+def test_long_windows_and_large_vocabularies_make_small_batches(window, vocabulary, windows):
+    assert perplexity.at_once(window, vocabulary) == windows
+    assert windows == 1 or windows * window * vocabulary * 4 < 0.3e9  # bytes of fp32
+
+
+@pytest.mark.parametrize(("windows", "length", "passes"), [(9, 8, [8, 1]), (3, 1025, [1, 1, 1])])
+def test_batches_are_as_large_as_memory_allows(windows, length, passes, monkeypatch):
+    model, sizes = tiny_model(), []
+    monkeypatch.setattr(perplexity, "LOGITS", 1025 * model.config.vocab_size)
+    model.register_forward_pre_hook(lambda _, __, inputs: sizes.append(len(inputs["input_ids"])), with_kwargs=True)
+    perplexity.perplexity(model, tokens(windows, length))
+    assert sizes == passes
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -52,7 +52,8 @@ def test_over_steps():
 
 def test_over_radius_beside_taylor():
     frame = estimates(grid(rho=[0.01, 0.1]), 30, 40)
-    (axis,) = (figure := envelope.over_radius(frame, {"estimate": 41.0, "low": 39.0, "high": 43.0}, NOTE)).axes
+    taylor = pd.DataFrame([{"rho": 0, "estimate": 41.0, "low": 39.0, "high": 43.0}])
+    (axis,) = (figure := envelope.over_radius(pd.concat([taylor, frame]), NOTE)).axes
     assert axis.get_xscale() == "log" and ticks(axis) == ["0.01", "0.1"] and words(figure) == [NOTE]
     assert legend(axis) == ["taylor", "moreau"]
     (band,) = axis.patches

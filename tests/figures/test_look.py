@@ -41,6 +41,8 @@ def test_a_method_looks_like_its_pruner_with_white_markers_for_what_sets_it_apar
     plain, special = look.look_of("taylor"), look.look_of("taylor, 7 times the data")
     assert plain == look.look("taylor")
     assert special == plain | {"label": "taylor, 7 times the data", "markerfacecolor": "white"}
+    half = {"fillstyle": "left", "markerfacecoloralt": "white"}
+    assert look.look_of("taylor, mean of 7 scores") == plain | {"label": "taylor, mean of 7 scores"} | half
     with pytest.raises(StudyError, match="pruner 'mine' is not registered"):
         look.look_of("mine, more data")
 

@@ -98,7 +98,6 @@ def test_values_at_the_edge_pass(model, edge):
         ({"tasks": ["facts", "hella"]}, "unknown zero-shot task 'hella'; known: agreement, agreement_far"),
         ({"changes": ["int3"]}, "unknown change 'int3'; known: bfloat16"),
         ({"compared_changes": ["corpus-brown"]}, "unknown corpus 'brown'; known: "),
-        ({"changes": ["tuned"]}, "unknown change 'tuned'; known: bfloat16"),  # no notebook gives its weights
         ({"solvers": ["spectral", "newton"]}, "unknown solver 'newton'; known: plain, spectral"),
         ({"model": "gpt-5"}, "no model 'gpt-5': give a bundled name"),
         ({"model": "/no/such/folder"}, "no model '/no/such/folder': give a bundled name"),

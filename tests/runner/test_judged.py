@@ -1,7 +1,9 @@
 """Verdicts from recorded contrasts. With two degrees of freedom Student's two-sided p is 1 - t / sqrt(t^2 + 2)."""
 
+import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from helpers.tiny_study import TinyStudy, claim, contrast
@@ -10,6 +12,7 @@ from mpstudy.errors import StudyError
 from mpstudy.runner.claims import load_claims
 from mpstudy.runner.judged import both_sides, judged, stale_claims
 from mpstudy.runner.profiles import load_profile
+from mpstudy.stats import Estimate, judge
 
 
 def p_of(t: float) -> float:
@@ -47,6 +50,16 @@ def test_each_test_has_its_verdicts(study, test, margin, estimate, verdict, p):
     one = verdicts(study, [claim("a", test=test, margin=margin)], contrast("a", estimate))["a"]
     assert one.verdict == verdict and one.p == pytest.approx(p) and one.p_holm == one.p
     assert one.detectable == pytest.approx((4.302653 + 1.060660) * 0.5, abs=1e-5)  # t of 97.5 % and of 80 %
+
+
+@pytest.mark.parametrize("test, margin", [("below", 0.9), ("above", 0.2), ("equivalent", 0.8)])
+def test_an_estimate_on_the_log_scale_is_judged_on_it(study, test, margin):
+    estimate = Estimate(0.4, 0.1, 5, 6).on_log_scale()
+    row = json.loads(json.dumps(estimate.contrast("a", "points")))  # as a report keeps it
+    one = verdicts(study, [claim("a", test=test, margin=margin)], row)["a"]
+    (expected,) = judge([(estimate, test, margin)])
+    (linear,) = judge([(replace(estimate, log=False), test, margin)])
+    assert (one.verdict, one.p) == (expected.verdict, expected.p) and abs(expected.p - linear.p) > 1e-3
 
 
 def test_primary_claims_share_their_error_and_exploratory_ones_do_not(study):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpstudy.runner.wording import aligned, markdown_table, number, p_value
+from mpstudy.runner.wording import aligned, number, p_value
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,5 @@ def test_p_values(p, text):
     assert p_value(p) == text
 
 
-def test_tables():
+def test_columns_for_the_terminal():
     assert aligned([["a", "bb"], ["ccc", ""]]) == "a    bb\nccc"
-    assert markdown_table(["x", "y"], [["|w · g|", "1"]]) == "| x | y |\n| --- | --- |\n| \\|w · g\\| | 1 |"

@@ -133,6 +133,13 @@ def test_pairs_leave_out_one_sample_at_a_time():
     assert estimate.se == pytest.approx(np.sqrt(5 / 6 * np.sum((left - np.mean(left)) ** 2)))
 
 
+def test_differences_of_pairs_are_taken_pair_by_pair():
+    ours = {(i, j): VALUES[i] + VALUES[j] for i, j in combinations(range(6), 2)}
+    theirs = dict(reversed([(pair, value / 4) for pair, value in ours.items()]))
+    check_same(stats.of_pair_differences(ours, theirs), stats.of_pairs(ours).times(0.75))
+    assert stats.of_pair_differences(ours, ours).row() == stats.of_pairs(dict.fromkeys(ours, 0.0)).row()
+
+
 def test_pairs_in_any_order_and_form():
     table = np.abs(VALUES[:, None] - VALUES)
     np.fill_diagonal(table, np.nan)
@@ -201,6 +208,7 @@ def test_the_spread_by_hand():
         (lambda: stats.of_pairs({(0, 0): 1.0}), r"not \(0, 0\) also"),
         (lambda: stats.of_pairs(np.arange(9.0).reshape(3, 3)), "the same in both orders"),
         (lambda: stats.of_pairs(np.ones((3, 4))), r"not \(3, 4\)"),
+        (lambda: stats.of_pair_differences({(0, 1): 1.0}, {(0, 2): 1.0}), "the same pairs of samples"),
         (lambda: stats.over_windows([]), "at least two seeds and two windows"),
         (lambda: stats.over_windows([np.ones((1, 5))]), "at least two seeds and two windows"),
         (lambda: stats.over_windows([np.ones((5, 1))]), "at least two seeds and two windows"),

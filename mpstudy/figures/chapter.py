@@ -1,0 +1,47 @@
+"""What a paper takes from one run of the study: its figures and tables, each with a caption that says what it is of."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from . import look, tables
+
+
+class Chapter:
+    """The results of a finished run, from which the notebook of a paper draws.
+
+    ``run``: the notebook's own recorder (:class:`mpstudy.record.Recorder`), which reads results and whose folders keep
+    what is drawn. ``name``: the run that is read; its ``parameters``.
+    """
+
+    def __init__(self, run, name: str):
+        self._run, self.name = run, name
+        result = run.results(name)
+        self.parameters, self.tables = result["parameters"], list(result["tables"])
+
+    def frame(self, table: str) -> pd.DataFrame:
+        """A table of the run."""
+        return self._run.frame(self.name, table)
+
+    @property
+    def note(self) -> str:
+        """What stands under a figure: profile, model, n and how much text models were read on."""
+        p = self.parameters
+        text = f" · {p['windows'] * (p['window'] - 1):,} tokens a text" if "windows" in p else ""
+        return f"{self._run.profile} profile · {p['model']} · n = {len(p['seeds'])} calibration samples{text}"
+
+    def caption(self, text: str) -> str:
+        """``text``, and what model, data and profile it is about."""
+        p = self.parameters
+        size = f"{p['samples']} x {p['length']} calibration tokens" if "samples" in p else "calibration sizes as drawn"
+        about = f"Model {p['model']}, layers {p['layers']}, {size}, n = {len(p['seeds'])} samples"
+        return f"{text} {about}, {self._run.profile} profile."
+
+    def keep_figure(self, name: str, figure, data, text: str) -> None:
+        """Save ``figure`` with the ``data`` that it shows and the caption of ``text``."""
+        look.save(figure, data, self._run.figures / name, self.caption(text))
+
+    def keep_table(self, name: str, table: pd.DataFrame, text: str, lowest: Sequence[str] = ()) -> pd.DataFrame:
+        """Save ``table`` (see :func:`.tables.save`) with the caption of ``text``, and give it back to be shown."""
+        tables.save(table, self._run.tables / name, self.caption(text), lowest)
+        return table

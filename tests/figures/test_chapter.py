@@ -1,0 +1,54 @@
+"""A chapter keeps figures and tables with captions that say what they are of."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from mpstudy.errors import StudyError
+from mpstudy.figures import Chapter
+from mpstudy.record import Recorder
+from mpstudy.store.files import write_atomically
+
+PARAMETERS = {"model": "tiny", "layers": "1-2", "samples": 10, "length": 64, "seeds": [0, 1, 2]}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The recorder of a notebook whose profile has two finished runs."""
+    tables = {"gaps": {"units": {}, "rows": [{"method": "moreau", "estimate": 1.5}]}}
+    texts = {"windows": 4, "window": 11}
+    for name, more in (("one", texts), ("two", {"samples": None})):
+        parameters = {key: value for key, value in (PARAMETERS | more).items() if value is not None}
+        result = pd.Series({"parameters": parameters, "tables": tables}).to_json()
+        write_atomically(tmp_path / "reports" / "results" / f"{name}.json", result)
+    work = tmp_path / "work"
+    work.mkdir()
+    return Recorder(run="paper", profile="small", work=work, reports=tmp_path / "reports", parameters={})
+
+
+def test_captions_and_notes_say_what_they_are_of(run):
+    one, two = Chapter(run, "one"), Chapter(run, "two")
+    assert one.note == "small profile · tiny · n = 3 calibration samples · 40 tokens a text"
+    assert two.note == "small profile · tiny · n = 3 calibration samples"
+    about = "Model tiny, layers 1-2, 10 x 64 calibration tokens, n = 3 samples, small profile."
+    assert one.caption("What is shown.") == f"What is shown. {about}"
+    assert "calibration sizes as drawn" in two.caption("")
+
+
+def test_its_tables_are_those_of_the_run(run):
+    chapter = Chapter(run, "one")
+    assert chapter.tables == ["gaps"] and chapter.parameters["seeds"] == [0, 1, 2]
+    assert chapter.frame("gaps").to_dict("records") == [{"method": "moreau", "estimate": 1.5}]
+    with pytest.raises(StudyError, match="run 'one' has no table 'dense'"):
+        chapter.frame("dense")
+
+
+def test_what_is_kept_lies_in_the_folders_of_the_notebook(run):
+    chapter = Chapter(run, "one")
+    gaps = chapter.frame("gaps")
+    assert chapter.keep_table("gaps", gaps, "Gaps.") is gaps
+    chapter.keep_figure("drawn", plt.figure(), gaps, "Drawn.")
+    assert {path.suffix for path in run.tables.iterdir()} == {".csv", ".md", ".tex", ".txt"}
+    assert {path.suffix for path in run.figures.iterdir()} == {".csv", ".pdf", ".png", ".txt"}
+    assert (run.figures / "drawn.txt").read_text() == chapter.caption("Drawn.") + "\n"
+    assert pd.read_csv(run.figures / "drawn.csv").equals(gaps)
