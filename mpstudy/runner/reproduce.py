@@ -73,8 +73,7 @@ def reproduce(
     where only what one ``claim`` needs is executed, in its own profile where it has one; with other ``seeds``, into a
     folder of theirs in ``reproduced``. One run with those it needs (``only``) lies where all do, for its results are
     the same; its computed values and its page are its own. Of a part, and of other ``seeds``, the rows that the report
-    has too are compared. The other
-    arguments and errors are those of :func:`report`.
+    has too are compared. The other arguments and errors are those of :func:`report`.
     """
     claims, reports = load_claims(folder.parent), Path(reports).resolve()
     if claim is not None:
