@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mpstudy.runner.claims import load_claims
-from mpstudy.runner.findings import block, findings, quoted
+from mpstudy.runner.findings import block, of_readme
 from mpstudy.runner.profiles import load_profile
 from mpstudy.store.paths import REPORTS, ROOT
 
@@ -42,7 +42,7 @@ def test_the_findings_are_what_the_committed_results_give():
     if found is None:
         assert "What the committed run found" in README
     else:
-        assert found == findings(load_claims(), REPORTS / quoted(REPORTS)).markdown()
+        assert found == of_readme(load_claims(), REPORTS).markdown()
 
 
 def test_links_of_the_readme_exist():

@@ -28,7 +28,7 @@ examples:
 def add_commands(commands) -> None:
     """Add this module's command to an argparse sub-parser collection."""
     parser = add_command(commands, "claims", "judge the declared claims by a report's results", _CLAIMS, _claims)
-    parser.add_argument("--profile", help="profile (default: the one README quotes, full or else laptop)")
+    parser.add_argument("--profile", help="profile (default: the one README quotes, full if whole, else laptop)")
     parser.add_argument("--reports", type=Path, default=REPORTS, help="folder of all reports (default: reports)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of objects with all numbers unrounded")
@@ -40,21 +40,22 @@ def _claims(options) -> None:
     from ..runner.claims import load_claims
     from ..runner.findings import quoted
 
-    declared, profile = load_claims(NOTEBOOKS), options.profile or quoted(options.reports)
+    declared = load_claims(NOTEBOOKS)
+    profile = options.profile or quoted(declared, options.reports)[0]
     if options.write and options.profile:
-        raise StudyError("--write takes no --profile: README quotes `full` where it has results, else `laptop`")
+        raise StudyError("--write takes no --profile: README quotes `full` where it is whole, and `laptop`")
     if options.write:
-        _write(declared, options.reports / profile)
+        _write(declared, options.reports)
     else:
         _show(declared, profile, options)
 
 
-def _write(declared, home: Path) -> None:
-    from ..runner.findings import findings, write_block
+def _write(declared, reports: Path) -> None:
+    from ..runner.findings import of_readme, write_block
 
-    readme = ROOT / "README.md"
-    written = write_block(readme, findings(declared, home).markdown())
-    what = f"findings of {home.name} written" if written else "no block of findings, nothing written"
+    readme, found = ROOT / "README.md", of_readme(declared, reports)
+    written = write_block(readme, found.markdown())
+    what = f"findings of {found.profile} written" if written else "no block of findings, nothing written"
     print(f"{os.path.relpath(readme)}: {what}")
 
 

@@ -6,7 +6,7 @@ landing page shows too). It sees ``claims`` (texts of each claim by its id, as `
 """
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import StudyError
@@ -14,20 +14,23 @@ from ..store import markdown
 from ..store.files import write_atomically
 from .claims import Declared
 from .judged import NOT_COMPUTED, Judged, judged
+from .profiles import load_profile
+from .status import result_file
 
 TEMPLATE = "findings.md.j2"
 NO_ANSWER = "No claim answers this."
 BEGIN, END = "<!-- findings -->", "<!-- /findings -->"
-QUOTED = ("full", "laptop")  # the profiles that README quotes, the first that has results
+QUOTED = ("full", "laptop")  # the profiles that README quotes, once their reports are whole
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a report says of the claims."""
+    """What a report says of the claims, and what other reports say ``beside`` it."""
 
     declared: Declared
     profile: str
     judged: tuple[Judged, ...]
+    beside: tuple["Findings", ...] = ()
 
     @property
     def claims(self) -> list[dict]:
@@ -79,15 +82,17 @@ class Findings:
             raise StudyError(f"{TEMPLATE}: {error}") from error
 
     def _context(self) -> dict:
+        others = [[f"{one['measured']}: {one['outcome']}" for one in other.claims] for other in self.beside]
         rows = [
-            [f"`{one['id']}`: {one['question']}", one["measured"], one["claimed"], one["outcome"]]
-            for one in self.claims
+            [f"`{one['id']}`: {one['question']}", one["measured"], one["claimed"], one["outcome"], *elsewhere]
+            for one, *elsewhere in zip(self.claims, *others, strict=True)
         ]
+        header = ["claim", "measured", "claimed", "verdict", *(f"in `{other.profile}`" for other in self.beside)]
         answers = [[one["objection"], *_answers(one["claims"])] for one in self.objections]
         return {
             "profile": self.profile,
             "claims": {texts["id"]: texts for texts in self.claims},
-            "verdicts": markdown.table(["claim", "measured", "claimed", "verdict"], rows),
+            "verdicts": markdown.table(header, rows),
             "objections": markdown.table(["objection", "claim", "verdict", "answer"], answers),
         }
 
@@ -97,15 +102,28 @@ def findings(declared: Declared, home: Path) -> Findings:
     return Findings(declared, home.name, tuple(judged(declared, home)))
 
 
+def of_readme(declared: Declared, reports: Path) -> Findings:
+    """What README says: the findings of the first report that it quotes, the others beside them."""
+    first, *others = (findings(declared, reports / name) for name in quoted(declared, reports))
+    return replace(first, beside=tuple(others))
+
+
 def shown(declared: Declared, home: Path) -> Findings | None:
     """The findings of a report that has computed at least one claim, else None: a page has nothing to show."""
     found = findings(declared, home)
     return found if any(one.verdict != NOT_COMPUTED for one in found.judged) else None
 
 
-def quoted(reports: Path) -> str:
-    """The name of the profile whose report README quotes."""
-    return next((name for name in QUOTED if any((reports / name / "results").glob("*.json"))), QUOTED[-1])
+def quoted(declared: Declared, reports: Path) -> list[str]:
+    """The names of the profiles whose reports README quotes: of ``QUOTED`` those that hold every run, or the last."""
+    profiles = declared.folder / "profiles"
+    there = [name for name in QUOTED if (profiles / f"{name}.yaml").is_file()]
+    whole = [
+        name
+        for name in there
+        if all(result_file(reports / name, run.name).is_file() for run in load_profile(name, profiles).runs)
+    ]
+    return whole or [QUOTED[-1]]
 
 
 def block(readme: Path) -> str | None:

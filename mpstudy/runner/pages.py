@@ -99,7 +99,9 @@ def _write_studies(reports: Path, declared: Declared) -> None:
                 }
             )
     if studies:
-        text = render("studies.html.j2", studies=studies, findings=shown(declared, reports / quoted(reports)))
+        text = render(
+            "studies.html.j2", studies=studies, findings=shown(declared, reports / quoted(declared, reports)[0])
+        )
         write_atomically(reports / "index.html", text)
 
 

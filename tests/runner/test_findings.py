@@ -9,7 +9,7 @@ from helpers.tiny_study import TinyStudy, claim, contrast
 
 from mpstudy.errors import StudyError
 from mpstudy.runner.claims import VERDICTS, load_claims
-from mpstudy.runner.findings import Findings, block, findings, quoted, shown, write_block
+from mpstudy.runner.findings import Findings, block, findings, of_readme, quoted, shown, write_block
 from mpstudy.runner.judged import Judged, judged
 from mpstudy.runner.wording import number
 from mpstudy.store.paths import REPORTS
@@ -122,12 +122,21 @@ def test_marks_that_do_not_match_are_an_error(readme, marks):
     assert readme.read_text() == f"# Title\n{marks}\n"
 
 
-def test_the_full_report_is_quoted_where_it_has_results(study):
-    assert quoted(study.reports) == "laptop"
+def test_the_full_report_is_quoted_once_it_is_whole_and_the_other_stands_beside_it(study):
+    for name in ("laptop", "full"):
+        shutil.copy(study.profiles / "tiny.yaml", study.profiles / f"{name}.yaml")
+    declared = load_claims(study.notebooks)
+    assert quoted(declared, study.reports) == ["laptop"]
+    shutil.copytree(study.home, study.reports / "laptop")
     (study.reports / "full/results").mkdir(parents=True)
-    assert quoted(study.reports) == "laptop"
-    (study.reports / "full/results/write.json").write_text("{}")
-    assert quoted(study.reports) == "full"
+    assert quoted(declared, study.reports) == ["laptop"]
+    study.results("write", contrast("a", -5.0), contrast("b", 1.0))
+    shutil.copy(study.home / "results/write.json", study.reports / "full/results/write.json")
+    assert quoted(declared, study.reports) == ["full", "laptop"]
+    text = of_readme(declared, study.reports).markdown()
+    assert "| claim | measured | claimed | verdict | in `laptop` |" in text
+    (row,) = re.findall(r"^\| `a`: .*$", text, flags=re.MULTILINE)
+    assert re.search(r"\| −5.00 \[.*\] points \| > 0 \| refuted \| \+30.1 \[.*\] points: supported \|$", row)
 
 
 def test_the_abstract_of_the_study_has_at_most_120_words_however_it_comes_out():
@@ -153,6 +162,6 @@ def test_the_numbers_of_the_abstract_are_placeholders():
 
 
 def test_the_committed_report_gives_findings():
-    found = findings(load_claims(), REPORTS / quoted(REPORTS))
+    found = of_readme(load_claims(), REPORTS)
     primary = [one for one in found.judged if one.claim.primary]
     assert 0 < len(primary) <= 12 and json.dumps([one.as_json() for one in found.judged], allow_nan=False)
