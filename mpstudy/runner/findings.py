@@ -2,7 +2,8 @@
 
 The prose stands in ``notebooks/findings.md.j2``, a jinja2 template with a block ``abstract`` (plain text, which the
 landing page shows too). It sees ``claims`` (texts of each claim by its id, as ``claims["sign-error"].sentence``),
-``profile``, and the finished tables ``verdicts`` and ``objections``.
+``profile``, how many ``tokens`` of a text and ``samples`` stand behind the perplexities among them ("1,524 to 2,540"),
+and the finished tables ``verdicts`` and ``objections``.
 """
 
 import textwrap
@@ -89,8 +90,11 @@ class Findings:
         ]
         header = ["claim", "measured", "claimed", "verdict", *(f"in `{other.profile}`" for other in self.beside)]
         answers = [[one["objection"], *_answers(one["claims"])] for one in self.objections]
+        of_perplexity = [one.row for one in self.judged if one.row and one.row["tokens"]]
         return {
             "profile": self.profile,
+            "tokens": _range([row["tokens"] for row in of_perplexity]),
+            "samples": _range([row["n"] for row in of_perplexity]),
             "claims": {texts["id"]: texts for texts in self.claims},
             "verdicts": markdown.table(header, rows),
             "objections": markdown.table(["objection", "claim", "verdict", "answer"], answers),
@@ -153,6 +157,11 @@ def _answers(claims: list[dict]) -> list[str]:
     if not claims:
         return ["–", "–", NO_ANSWER]
     return ["<br>".join(one[name] for one in claims) for name in ("id", "label", "sentence")]
+
+
+def _range(counts: list[int]) -> str:
+    """From the lowest to the highest."""
+    return " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)})) if counts else "–"
 
 
 def _paragraph(text: str, mark: str = "") -> str:

@@ -71,6 +71,14 @@ def test_numbers_go_from_the_result_to_the_readme_and_back(study, readme):
     assert readme.read_bytes() == before and block(readme) == findings(declared, study.home).markdown()
 
 
+def test_the_template_knows_how_much_text_and_how_many_samples_there_are(study):
+    (study.notebooks / "findings.md.j2").write_text("{{ tokens }} tokens, {{ samples }} samples")
+    assert findings(load_claims(study.notebooks), study.home).markdown() == "– tokens, – samples\n"
+    rows = contrast("a", 1.0) | {"tokens": 2540, "n": 6}, contrast("b", 1.0) | {"tokens": 1524, "n": 6}
+    study.results("write", *rows)
+    assert findings(load_claims(study.notebooks), study.home).markdown() == "1,524 to 2,540 tokens, 6 samples\n"
+
+
 def test_a_changed_number_is_seen(study, readme):
     declared = load_claims(study.notebooks)
     write_block(readme, findings(declared, study.home).markdown())
