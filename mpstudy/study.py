@@ -89,6 +89,11 @@ class Study:
         size = {"window": self.window, "max_windows": self.windows}
         return {name: corpora.corpus_windows(self.tokenizer, name, **size) for name in self.corpora}
 
+    @property
+    def predicted(self) -> int:
+        """Predicted tokens of an evaluation text, of the longest where they differ."""
+        return max(windows.numel() - len(windows) for windows in self.texts.values())
+
     def calibrated(self, **changes) -> "Study":
         """The same loaded model with another ``calibration`` corpus, ``samples`` or ``length``."""
         for name in changes:

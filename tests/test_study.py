@@ -81,6 +81,7 @@ def test_the_pieces_have_the_sizes_asked_for(study):
         "sotu-late": (4, 32),
         "wiki": (4, 32),
     }
+    assert study.predicted == 4 * 31
     assert list(study.units.counts) == ["layers.1.attention", "layers.1.mlp", "layers.2.attention", "layers.2.mlp"]
 
 
@@ -333,7 +334,7 @@ def test_samples_and_windows_begin_with_bos_where_a_text_does(tmp_path):
     assert batch.shape == (3, 25) and (batch[:, 0] == tokenizer.bos_token_id).all()
     assert torch.equal(batch[:, 1:], make(tiny_folder(tmp_path / "plain", num_hidden_layers=3)).batches(0)[0])
     rows, _ = study.measured(study.model)
-    assert [(row["tokens"], row["window"]) for row in rows] == [(4 * 31, 31)] * 2
+    assert [(row["tokens"], row["window"]) for row in rows] == [(4 * 31, 31)] * 2 and study.predicted == 4 * 31
     for work in (lambda: make(str(tmp_path / "m")).texts, lambda: make(str(tmp_path / "m"), length=32).batches(0)):
         with pytest.raises(StudyError, match="32 tokens and BOS has no room in the 32 positions of the model"):
             work()

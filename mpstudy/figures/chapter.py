@@ -18,6 +18,8 @@ class Chapter:
         self._run, self.name = run, name
         result = run.results(name)
         self.parameters, self.tables = result["parameters"], list(result["tables"])
+        contrasts = result["tables"].get("contrasts", {"rows": []})["rows"]
+        self._tokens = max((row["tokens"] or 0 for row in contrasts), default=0)
 
     def frame(self, table: str) -> pd.DataFrame:
         """A table of the run."""
@@ -27,7 +29,7 @@ class Chapter:
     def note(self) -> str:
         """What stands under a figure: profile, model, n and how much text models were read on."""
         p = self.parameters
-        text = f" · {p['windows'] * (p['window'] - 1):,} tokens a text" if "windows" in p else ""
+        text = f" · {self._tokens:,} tokens a text" if self._tokens else ""
         return f"{self._run.profile} profile · {p['model']} · n = {len(p['seeds'])} calibration samples{text}"
 
     def caption(self, text: str) -> str:

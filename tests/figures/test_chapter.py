@@ -15,10 +15,10 @@ PARAMETERS = {"model": "tiny", "layers": "1-2", "samples": 10, "length": 64, "se
 @pytest.fixture
 def run(tmp_path):
     """The recorder of a notebook whose profile has two finished runs."""
-    tables = {"gaps": {"units": {}, "rows": [{"method": "moreau", "estimate": 1.5}]}}
-    texts = {"windows": 4, "window": 11}
-    for name, more in (("one", texts), ("two", {"samples": None})):
-        parameters = {key: value for key, value in (PARAMETERS | more).items() if value is not None}
+    gaps = {"units": {}, "rows": [{"method": "moreau", "estimate": 1.5}]}
+    contrasts = {"units": {}, "rows": [{"contrast": "a", "tokens": None}, {"contrast": "b", "tokens": 40}]}
+    for name, tables in (("one", {"gaps": gaps, "contrasts": contrasts}), ("two", {"gaps": gaps})):
+        parameters = {key: value for key, value in PARAMETERS.items() if name == "one" or key != "samples"}
         result = pd.Series({"parameters": parameters, "tables": tables}).to_json()
         write_atomically(tmp_path / "reports" / "results" / f"{name}.json", result)
     work = tmp_path / "work"
@@ -37,7 +37,7 @@ def test_captions_and_notes_say_what_they_are_of(run):
 
 def test_its_tables_are_those_of_the_run(run):
     chapter = Chapter(run, "one")
-    assert chapter.tables == ["gaps"] and chapter.parameters["seeds"] == [0, 1, 2]
+    assert chapter.tables == ["gaps", "contrasts"] and chapter.parameters["seeds"] == [0, 1, 2]
     assert chapter.frame("gaps").to_dict("records") == [{"method": "moreau", "estimate": 1.5}]
     with pytest.raises(StudyError, match="run 'one' has no table 'dense'"):
         chapter.frame("dense")
