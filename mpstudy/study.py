@@ -91,8 +91,8 @@ class Study:
 
     @property
     def predicted(self) -> int:
-        """Predicted tokens of an evaluation text, of the longest where they differ."""
-        return max(windows.numel() - len(windows) for windows in self.texts.values())
+        """Predicted tokens of an evaluation text, of the shortest where they differ."""
+        return min(windows.numel() - len(windows) for windows in self.texts.values())
 
     def calibrated(self, **changes) -> "Study":
         """The same loaded model with another ``calibration`` corpus, ``samples`` or ``length``."""

@@ -164,9 +164,12 @@ def _evaluate(options) -> None:
         raise StudyError(
             "evaluate needs a text or tasks: --text FILE, --corpus NAME, both for a copy of a hub corpus, or --tasks"
         )
+    reads = bool(options.text or options.corpus)
+    if options.bos != "default" and not reads:
+        raise StudyError("--bos is about windows of a text: give one with --text or --corpus")
     tokenizer = models.load_tokenizer(options.model)
-    first = leading(tokenizer, BOS[options.bos])
-    windows = _windows(options, tokenizer, first) if options.text or options.corpus else None
+    first = leading(tokenizer, BOS[options.bos]) if reads else []
+    windows = _windows(options, tokenizer, first) if reads else None
     model = models.load_model(options.model)
     result = {"parameters": cost.parameter_count(model)}
     if windows is not None:

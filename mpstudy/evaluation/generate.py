@@ -9,7 +9,9 @@ from ..inputs.tokens import leading
 def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], *, new_tokens: int = 48
 ) -> list[str]:
-    """The greedy continuation of each prompt, up to the end of text or ``new_tokens`` tokens."""
+    """The greedy continuation of each prompt, up to the end of text or ``new_tokens`` tokens. A prompt begins with BOS
+    where the tokenizer's own texts do.
+    """
     answers = []
     for prompt in prompts:
         ids = leading(tokenizer) + tokenizer(prompt, add_special_tokens=False)["input_ids"]

@@ -28,9 +28,12 @@ class Chapter:
     @property
     def note(self) -> str:
         """What stands under a figure: profile, model, n and how much text models were read on."""
-        p = self.parameters
+        return self.note_of(len(self.parameters["seeds"]))
+
+    def note_of(self, n: int) -> str:
+        """The note of a figure that is about ``n`` calibration samples."""
         text = f" · {self._tokens:,} tokens a text" if self._tokens else ""
-        return f"{self._run.profile} profile · {p['model']} · n = {len(p['seeds'])} calibration samples{text}"
+        return f"{self._run.profile} profile · {self.parameters['model']} · n = {n} calibration samples{text}"
 
     def caption(self, text: str) -> str:
         """``text``, and what model, data and profile it is about."""

@@ -48,7 +48,8 @@ def doses(frame: pd.DataFrame, levels: pd.DataFrame, note: str):
     axis.set(xscale="log", yscale="log", ylim=(100 * LEAST, 200), xlabel="‖change of weights‖ / ‖weights‖")
     axis.set_ylabel("removed units that\ntrade places (%)")
     _percent_ticks(axis.yaxis)
-    axis.legend(loc="lower right")
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="lower right")
     stamp(figure, note)
     return figure
 

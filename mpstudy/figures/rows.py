@@ -57,8 +57,10 @@ def traded(agreement: pd.DataFrame, formats: pd.DataFrame, steadiness: pd.DataFr
     return frame.sort_values("panel", key=lambda names: names.map(PANELS.index), kind="stable")
 
 
-def formats_band(contrasts: pd.DataFrame) -> tuple[float, float] | None:
-    """The band of :func:`.data.over_tokens` from the ``contrasts`` of the notebook on instability."""
+def formats_band(contrasts: pd.DataFrame | None) -> tuple[float, float] | None:
+    """The band of :func:`.data.over_tokens` from the ``contrasts`` of the notebook on instability, if it is read."""
+    if contrasts is None:
+        return None
     row = contrasts[contrasts["contrast"] == "formats-arithmetic"]
     return (row["low"].item(), row["high"].item()) if len(row) else None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..errors import StudyError
 from ..stats import summarise
 from ..store import markdown
 from ..store.files import write_atomically
@@ -25,8 +26,12 @@ def cells(frame: pd.DataFrame, rows: list[str], column: str, value: str, digits:
 
 def wide(frame: pd.DataFrame, rows: str | list[str], column: str, cells: Sequence[str]) -> pd.DataFrame:
     """The ``cells`` of the rows of a tidy frame as a table: a row for each combination of ``rows``, a column for each
-    ``column``, both in the order in which they come first. What is not there is empty.
+    ``column``, both in the order in which they come first. What is not there is empty. Raises :class:`StudyError` for
+    two rows in one cell.
     """
+    names = [rows] if isinstance(rows, str) else list(rows)
+    if frame.duplicated([*names, column]).any():
+        raise StudyError(f"two rows for one cell: {', '.join(names)} and {column} do not tell them apart")
     placed = {"index": rows, "columns": column, "values": "cell", "aggfunc": "first", "sort": False}
     return frame.assign(cell=cells).pivot_table(**placed).fillna("").reset_index().rename_axis(columns=None)
 

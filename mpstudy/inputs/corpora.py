@@ -83,8 +83,9 @@ def sample_windows(
     """``samples`` random windows of ``length`` tokens of text, int64 of shape (samples, length), or length + 1 where
     each begins with BOS (``bos``, see :func:`.tokens.leading`). There are no other special tokens.
 
-    LLM-Pruner's scheme (arXiv 2305.11627): a random document that is long enough, a random window in it, each
-    document once before any comes again. The global random state is neither read nor changed.
+    LLM-Pruner's scheme (arXiv 2305.11627) but for BOS, which it has at the head of a document alone: a random
+    document that is long enough, a random window in it, each document once before any comes again. The global random
+    state is neither read nor changed.
     Raises StudyError when no document has ``length`` tokens.
     """
     checked(Count, "samples", samples)

@@ -47,6 +47,12 @@ def is_bundled(name: str) -> bool:
     return name in BUNDLED
 
 
+def is_optional(name: str) -> bool:
+    """Whether a bundled model is fetched only for those who ask for it."""
+    known = manifest.entries()
+    return any(known[part].only_for for part in BUNDLED[name].inputs)
+
+
 def hub_snapshot(name: str) -> Path | None:
     """The folder, named by its commit, in which the local hub cache holds a hub model, or ``None``.
 

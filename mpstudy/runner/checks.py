@@ -154,6 +154,7 @@ RULES = {
     "changes": Some[Change],
     "compared_changes": Distinct[Change],
     "richer": Distinct[Annotated[Text, AfterValidator(_pruner)]],
+    "averaged": Distinct[Annotated[Text, AfterValidator(_pruner)]],
     **dict.fromkeys(("calibration", "chosen_on"), Corpus),
     "corpora": Some[Corpus],
     **dict.fromkeys(("length", "long_length", "sparse_length", "window", "long_window"), Tokens),

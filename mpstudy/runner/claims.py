@@ -75,7 +75,11 @@ class Claim:
 
     def home(self, judged: Path) -> Path:
         """The report folder that holds its run, where the report ``judged`` is judged: that, or one beside it."""
-        return judged.with_name(self.profile) if self.profile else judged
+        return judged.with_name(self.profile) if self.profile and not self.belongs_to(judged.name) else judged
+
+    def belongs_to(self, report: str) -> bool:
+        """Whether ``report`` is that of the claim's own profile, or of a part of it."""
+        return bool(self.profile) and (report == self.profile or report.startswith(f"{self.profile}-"))
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,14 @@ class Declared:
         known = {claim.id: claim for claim in self.claims}
         check_choice("claim", name, known)
         return known[name]
+
+    def of(self, report: str) -> "Declared":
+        """What a report is judged by: that of a profile which claims name, by these alone; any other, by all."""
+        own = {claim.id: claim for claim in self.claims if claim.belongs_to(report)}
+        if not own:
+            return self
+        answered = [replace(one, claims=tuple(name for name in one.claims if name in own)) for one in self.objections]
+        return replace(self, claims=tuple(own.values()), objections=tuple(one for one in answered if one.claims))
 
 
 def load_claims(notebooks: Path = NOTEBOOKS) -> Declared:

@@ -83,7 +83,7 @@ class Findings:
             raise StudyError(f"{TEMPLATE}: {error}") from error
 
     def _context(self) -> dict:
-        others = [[f"{one['measured']}: {one['outcome']}" for one in other.claims] for other in self.beside]
+        others = [[_in_short(one) for one in other.judged] for other in self.beside]
         rows = [
             [f"`{one['id']}`: {one['question']}", one["measured"], one["claimed"], one["outcome"], *elsewhere]
             for one, *elsewhere in zip(self.claims, *others, strict=True)
@@ -103,7 +103,7 @@ class Findings:
 
 def findings(declared: Declared, home: Path) -> Findings:
     """What the results in the report folder ``home`` say, as they lie there."""
-    return Findings(declared, home.name, tuple(judged(declared, home)))
+    return Findings(declared.of(home.name), home.name, tuple(judged(declared, home)))
 
 
 def of_readme(declared: Declared, reports: Path) -> Findings:
@@ -150,6 +150,11 @@ def write_block(readme: Path, text: str) -> bool:
     _, _, after = rest.partition(END)
     write_atomically(readme, f"{before}{BEGIN}\n{text}{END}{after}")
     return True
+
+
+def _in_short(one: Judged) -> str:
+    """What another report measured; nothing of a claim that neither of the two decides."""
+    return "–" if one.claim.profile else "{measured}: {outcome}".format(**one.texts())
 
 
 def _answers(claims: list[dict]) -> list[str]:

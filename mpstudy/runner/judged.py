@@ -6,7 +6,7 @@ it was evaluated on (``tokens``, ``items``), and ``unit``. Primary claims are ju
 family being those that are computed; exploratory ones each alone.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StudyError
@@ -103,11 +103,13 @@ class Judged:
 
 
 def judged(declared: Declared, home: Path, stale: dict[str, str] | None = None) -> list[Judged]:
-    """The verdict on every claim from the results in the report folder ``home``, or beside it in that of its profile.
+    """The verdict on every claim by which the report folder ``home`` is judged, from the results in it, or beside it in
+    the report of the claim's profile.
 
     ``stale`` maps claims whose results do not count to the reason, as :func:`stale_claims` does.
     """
-    return _judge(declared, _contrasts(declared, home, stale or {}))
+    own = declared.of(home.name)
+    return _judge(own, _contrasts(own, home, stale or {}))
 
 
 def stale_claims(declared: Declared, profile: Profile, home: Path) -> dict[str, str]:
@@ -124,8 +126,8 @@ def stale_claims(declared: Declared, profile: Profile, home: Path) -> dict[str, 
 
 def both_sides(declared: Declared, claim: Claim, old_home: Path, home: Path) -> tuple[Judged, Judged]:
     """The verdict on a claim in the report ``old_home``, and in the same family with its own contrast from ``home``."""
-    old, here = _contrasts(declared, old_home, {}), replace(claim, profile="")  # both folders are of its profile
-    new = old | _contrasts(Declared(declared.folder, (here,)), home, {})
+    old = _contrasts(declared, old_home, {})
+    new = old | _contrasts(Declared(declared.folder, (claim,)), home, {})
     return tuple(next(one for one in _judge(declared, side) if one.claim == claim) for side in (old, new))
 
 

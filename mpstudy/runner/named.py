@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..evaluation.tasks import TASKS
 from ..inputs import hub
-from ..inputs.names import is_bundled
+from ..inputs.names import is_bundled, is_optional
 
 MODELS = ("model", "references")
 
@@ -18,6 +18,8 @@ def fetch(parameters: dict) -> None:
     be had.
     """
     for name in _models(parameters):
+        if is_bundled(name) and not is_optional(name):
+            continue
         from ..inputs import models  # takes torch seconds to import, and no other run needs it
 
         models.fetch(name)
@@ -27,14 +29,12 @@ def fetch(parameters: dict) -> None:
 
 def needs_hub(parameters: dict) -> bool:
     """Whether a model is neither bundled nor a folder, or a corpus or task of the hub has no local copy."""
-    models = any(not Path(name).is_dir() for name in _models(parameters))
+    models = any(not (is_bundled(name) or Path(name).is_dir()) for name in _models(parameters))
     return models or any(hub.local_copy(name) is None for name in _of_hub(parameters))
 
 
 def _models(parameters: dict) -> list[str]:
-    """The models that are not bundled."""
-    names = [name for key in MODELS if key in parameters for name in _each(parameters[key])]
-    return [name for name in names if not is_bundled(name)]
+    return [name for key in MODELS if key in parameters for name in _each(parameters[key])]
 
 
 def hub_sources() -> dict[str, hub.Source]:

@@ -5,12 +5,13 @@ generalises to is what the function that made it resamples:
 
 * :func:`of_mean`: independent values, one a seed.
 * :func:`of_strata`: independent values of each of several fixed things, such as the items of each task.
-* :func:`of_pairs`: a number for each pair of samples. Pairs that share a sample are not independent; the samples are.
+* :func:`.pairs.of_pairs`: a number for each pair of samples. Pairs that share a sample are not independent; the
+  samples are.
 * :func:`over_windows`: losses of every seed on the same windows of text. Seeds and windows both vary.
 * :func:`of_spread`: a standard deviation over seeds, with an interval that is not symmetric.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import exp, inf, isclose, log
@@ -126,7 +127,7 @@ def of_mean(values: ArrayLike) -> Estimate:
     4.0
     """
     values = _several(values)
-    return _estimate(values.mean(), values.var(ddof=1) / values.size, values)
+    return estimated(values.mean(), values.var(ddof=1) / values.size, values)
 
 
 def of_strata(samples: Sequence[ArrayLike]) -> Estimate:
@@ -149,42 +150,6 @@ def of_strata(samples: Sequence[ArrayLike]) -> Estimate:
     if total := parts.sum():
         df = float(total**2 / sum(part**2 / mean.df for part, mean in zip(parts, means)))
     return Estimate(float(np.mean([mean.value for mean in means])), float(np.sqrt(total)) / len(means), df, n)
-
-
-def of_pairs(values: Mapping[tuple[Hashable, Hashable], float] | ArrayLike) -> Estimate:
-    """The mean over all unordered pairs of n >= 3 independent samples, a U-statistic (Hoeffding 1948).
-
-    ``values``: {(one, other): number} with every pair once, or a symmetric array of shape (n, n) whose diagonal is
-    ignored. The estimand is the expectation for two new samples. The standard error is the jackknife's that leaves out
-    one *sample*, with all its pairs, at a time (Arvesen 1969); n - 1 degrees of freedom. For four samples or more the
-    interval of an overlap of masks covers 94 to 98 %; with three it may fall to 90 %. A mean distance is to be read
-    by :meth:`Estimate.on_log_scale`. A missing pair raises a ``StudyError``.
-
-    Example
-    -------
-    >>> of_pairs({("a", "b"): 3.0, ("a", "c"): 5.0, ("b", "c"): 7.0}).value
-    5.0
-    """
-    table = _pair_table(values)
-    n = len(table)
-    of_sample = table.sum(axis=1)
-    without = (table.sum() - 2 * of_sample) / ((n - 1) * (n - 2))
-    pairs = table[np.triu_indices(n, 1)]
-    return _estimate(pairs.mean(), (n - 1) * without.var(), pairs, n)
-
-
-def of_pair_differences(ours: Mapping[tuple, float], theirs: Mapping[tuple, float]) -> Estimate:
-    """:func:`of_pairs` of ``ours`` minus ``theirs``, pair by pair: both {(one, other): number} of the same pairs.
-
-    Example
-    -------
-    >>> ours = {("a", "b"): 3.0, ("a", "c"): 5.0, ("b", "c"): 7.0}
-    >>> of_pair_differences(ours, dict.fromkeys(ours, 1.0)).value
-    4.0
-    """
-    if ours.keys() != theirs.keys():
-        raise StudyError(f"both sides need the same pairs of samples, not {list(ours)} and {list(theirs)}")
-    return of_pairs({pair: value - theirs[pair] for pair, value in ours.items()})
 
 
 def over_windows(tables: Sequence[ArrayLike], of: Callable[[np.ndarray], np.ndarray] = np.positive) -> Estimate:
@@ -215,7 +180,7 @@ def over_windows(tables: Sequence[ArrayLike], of: Callable[[np.ndarray], np.ndar
     drawn = [np.tensordot(_draws(text.shape[1], stream), text, axes=(1, 1)) for stream, text in enumerate(texts, 1)]
     resampled = (of(np.mean(drawn, axis=0)) * _draws(seeds, 0)).sum(axis=1)
     missing = means.var() / seeds / (seeds - 1)  # of the seeds' part, which the bootstrap gives times (n - 1) / n
-    return _estimate(means.mean(), resampled.var(ddof=1) + missing, np.concatenate([t.ravel() for t in texts]), seeds)
+    return estimated(means.mean(), resampled.var(ddof=1) + missing, np.concatenate([t.ravel() for t in texts]), seeds)
 
 
 def of_losses(ours: Sequence[Sequence[ArrayLike]], theirs: Sequence[Sequence[ArrayLike]]) -> Estimate:
@@ -249,7 +214,7 @@ def of_spread(values: ArrayLike) -> tuple[float, float, float]:
     return sd, sd * float(np.sqrt(df / low)), sd * float(np.sqrt(df / high))
 
 
-def _estimate(value: float, variance: float, values: np.ndarray, n: int | None = None) -> Estimate:
+def estimated(value: float, variance: float, values: np.ndarray, n: int | None = None) -> Estimate:
     n = n or values.size
     se = 0.0 if _equal(values) else float(np.sqrt(variance))
     return Estimate(float(value), se, n - 1, n)
@@ -264,26 +229,6 @@ def _several(values: ArrayLike) -> np.ndarray:
     if values.size < 2:
         raise StudyError("one value has no standard error: at least two are needed")
     return values
-
-
-def _pair_table(values: Mapping[tuple[Hashable, Hashable], float] | ArrayLike) -> np.ndarray:
-    """``values`` as a symmetric array of shape (n, n) with zeros on the diagonal."""
-    if isinstance(values, Mapping):
-        names = list(dict.fromkeys(name for pair in values for name in pair))
-        table = np.full((len(names), len(names)), np.nan)
-        for (one, other), value in values.items():
-            i, j = names.index(one), names.index(other)
-            if i == j or not np.isnan(table[i, j]):
-                raise StudyError(f"each pair of two samples is needed once, not {(one, other)} also")
-            table[i, j] = table[j, i] = value
-    else:
-        table = np.array(values, dtype=np.float64)
-    if table.ndim != 2 or table.shape[0] != table.shape[1] or len(table) < 3:
-        raise StudyError(f"pairs of at least three samples are needed, shape (n, n), not {table.shape}")
-    np.fill_diagonal(table, 0)
-    if not np.isfinite(table).all() or not np.allclose(table, table.T, rtol=ROUNDING, atol=0):
-        raise StudyError("every pair of samples needs one finite number, the same in both orders")
-    return table
 
 
 def _texts(tables: Sequence[ArrayLike]) -> list[np.ndarray]:

@@ -214,18 +214,13 @@ def test_the_first_windows_are_taken(home, capfd):
     assert result["tokens"] == 3 * 15
 
 
+def test_bos_is_about_a_text(home, capfd):
+    assert run("evaluate model --tasks facts --bos yes", home) == 2
+    assert "--bos is about windows of a text" in capfd.readouterr().err
+
+
 def test_one_window_has_no_standard_error(home, capfd):
     assert evaluated("model --text book.txt --window 16 --max-windows 1", home, capfd)["stderr"] is None
-
-
-def test_long_windows_are_evaluated_one_by_one(home, capfd, monkeypatch):
-    monkeypatch.setattr(perplexity, "LOGITS", 1)
-    (home / "long.txt").write_text(TEXT * 14)
-    found = evaluated("model --text long.txt --window 1025", home, capfd)
-    windows = corpora.text_windows(byte_tokenizer(), TEXT * 14, window=1025)
-    assert len(windows) > 1
-    expected = perplexity.perplexity(tiny_model(num_hidden_layers=6), windows, batch_size=len(windows))
-    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
 
 
 def test_a_corpus_is_evaluated_whole(home, capfd):

@@ -30,6 +30,7 @@ def test_captions_and_notes_say_what_they_are_of(run):
     one, two = Chapter(run, "one"), Chapter(run, "two")
     assert one.note == "small profile · tiny · n = 3 calibration samples · 40 tokens a text"
     assert two.note == "small profile · tiny · n = 3 calibration samples"
+    assert one.note_of(2) == one.note.replace("n = 3", "n = 2")
     about = "Model tiny, layers 1-2, 10 x 64 calibration tokens, n = 3 samples, small profile."
     assert one.caption("What is shown.") == f"What is shown. {about}"
     assert "calibration sizes as drawn" in two.caption("")

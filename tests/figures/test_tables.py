@@ -2,8 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from helpers.artists import grid
 
+from mpstudy.errors import StudyError
 from mpstudy.figures import tables
 
 
@@ -31,6 +33,8 @@ def test_a_wide_table_keeps_the_order_in_which_things_come():
     table = tables.wide(frame, "method", "text", ["1", "2", "3"])
     assert list(table.columns) == ["method", "wiki", "novel"] and table.columns.name is None
     assert table.to_numpy().tolist() == [["b", "1", "3"], ["a", "2", ""]]
+    with pytest.raises(StudyError, match="two rows for one cell: method and text do not tell them apart"):
+        tables.wide(pd.concat([frame, frame[:1]]), "method", "text", ["1", "2", "3", "4"])
 
 
 def test_spans_show_the_interval_where_there_is_one():

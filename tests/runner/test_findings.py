@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from helpers.tiny_study import TinyStudy, claim, contrast
@@ -107,6 +108,21 @@ def test_a_claim_with_a_profile_has_the_command_and_the_cost_of_that(study):
     _, texts = findings(load_claims(study.notebooks), study.home).claims
     assert texts["command"] == "python -m mpstudy reproduce --profile other --claim b"
     assert texts["cost"] == "7 min, 2 GB"
+
+
+def test_the_report_of_a_profile_that_a_claim_names_is_about_that_claim(study):
+    shutil.copy(study.profiles / "tiny.yaml", study.profiles / "other.yaml")
+    other = claim("b", contrast="a", profile="other", minutes={"other": 7}, memory_gb={"other": 2})
+    asked = [{"objection": "So.", "claims": ["a", "b"]}, {"objection": "No.", "claims": ["a"]}]
+    study.claims([claim("a"), other], asked)
+    study.results("write", contrast("a", 30.0), report="other")
+    declared = load_claims(study.notebooks)
+    found = shown(declared, study.reports / "other")
+    assert [one["command"] for one in found.claims] == ["python -m mpstudy reproduce --profile other --claim b"]
+    assert [(one["objection"], len(one["claims"])) for one in found.objections] == [("So.", 1)]
+    beside = findings(declared, study.home)
+    text = replace(findings(declared, study.home), beside=(beside,)).markdown()
+    assert re.search(r"^\| `b`: .*\| – \|$", text, flags=re.MULTILINE), "of another profile neither report decides"
 
 
 def test_a_template_that_names_no_claim_is_an_error(study):

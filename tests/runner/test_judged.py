@@ -162,6 +162,17 @@ def test_a_claim_with_a_profile_is_read_from_the_report_of_that(other_family):
     assert set(stale_claims(declared, load_profile("tiny", other_family.profiles), other_family.home)) == {"a"}
 
 
+def test_the_report_of_its_profile_is_judged_by_it_alone(other_family):
+    other_family.results("write", contrast("a", -30), report="other")
+    declared, reports = load_claims(other_family.notebooks), other_family.reports
+    (only,) = judged(declared, reports / "other")
+    assert only.claim.id == "b" and only.verdict == "refuted"
+    other_family.results("write", contrast("a", 20), report="reproduced/other-b")
+    (again,) = judged(declared, reports / "reproduced/other-b")
+    assert again.claim.id == "b" and again.row["estimate"] == 20
+    assert declared.of("tiny") is declared and declared.of("others") is declared
+
+
 def test_its_reproduction_is_compared_with_the_report_of_its_profile(other_family):
     other_family.results("write", contrast("a", -30), report="other")
     other_family.results("write", contrast("a", 20), report="reproduced/other-b")

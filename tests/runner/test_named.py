@@ -50,6 +50,14 @@ def test_a_corpus_or_task_of_the_hub_is_missed_before_the_work(named, missing):
         fetch(BUNDLED | named)
 
 
+@pytest.mark.parametrize("named", [{"model": "gemma3-270m"}, {"references": ["gemma3-270m"]}])
+def test_an_optional_model_is_missed_before_the_work(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPSTUDY_CACHE", str(tmp_path / "cache"))
+    assert not needs_hub(BUNDLED | named)
+    with pytest.raises(StudyError, match="`python -m mpstudy data --for gemma3-270m` fetches it"):
+        fetch({"corpora": ["wiki"]} | named)
+
+
 @pytest.mark.parametrize(("named", "missing"), OF_HUB)
 def test_a_local_copy_needs_no_hub(named, missing, tmp_path, monkeypatch):
     monkeypatch.setenv(hub.LOCAL_VARIABLE, str(tmp_path))
