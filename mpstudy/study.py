@@ -3,6 +3,7 @@ cached by content.
 """
 
 import copy
+import math
 import shutil
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -254,9 +255,12 @@ class Study:
             for number, value in enumerate(values)
         ]
 
-    def divergence(self, first, second, corpus: str) -> dict:
-        """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`)."""
+    def divergence(self, first, second, corpus: str, most: int) -> dict:
+        """How differently two models continue a corpus (see :func:`mpstudy.evaluation.perplexity.divergence`), on at
+        ``most`` of its windows, evenly spaced.
+        """
         windows = self.texts[corpus]
+        windows = windows[:: math.ceil(len(windows) / most)]
         step = self._step("divergence", (perplexity.divergence,), models=(first, second), tokens=windows)
         return cached_json(step, partial(perplexity.divergence, first, second, windows))
 

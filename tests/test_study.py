@@ -278,6 +278,17 @@ def test_recovery_is_computed_once_and_merged(study, calls, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_divergence_reads_at_most_so_many_windows_evenly_spaced(study):
+    other = tiny_model(seed=1, num_hidden_layers=3)
+    windows = study.texts["wiki"]
+    for most, read in ((4, windows), (3, windows[::2]), (1, windows[:1])):
+        found, expected = (
+            study.divergence(study.model, other, "wiki", most),
+            perplexity.divergence(study.model, other, read),
+        )
+        assert {name: found[name] for name in expected} == expected
+
+
 def test_a_study_of_bundled_texts(monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
