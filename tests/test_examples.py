@@ -6,11 +6,11 @@ import inspect
 import pytest
 
 from mpstudy.stability import agreement
-from mpstudy.stats import estimate, significance, summary, verdict
+from mpstudy.stats import estimate, pairs, significance, summary, verdict
 
 FUNCTIONS = [
     pytest.param(function, id=f"{module.__name__}.{name}")
-    for module in (agreement, estimate, significance, summary, verdict)
+    for module in (agreement, estimate, pairs, significance, summary, verdict)
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__ and not name.startswith("_")
 ]

@@ -215,6 +215,14 @@ def of_spread(values: ArrayLike) -> tuple[float, float, float]:
 
 
 def estimated(value: float, variance: float, values: np.ndarray, n: int | None = None) -> Estimate:
+    """``value`` with the square root of its ``variance``, or with no error where all ``values``, (any,), are equal, and
+    one degree of freedom less than the ``n`` independent ones (default: all values).
+
+    Example
+    -------
+    >>> estimated(2.0, 0.25, np.array([1.0, 3.0])).se
+    0.5
+    """
     n = n or values.size
     se = 0.0 if _equal(values) else float(np.sqrt(variance))
     return Estimate(float(value), se, n - 1, n)
