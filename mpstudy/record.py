@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from . import memory
 from .errors import StudyError
-from .store.paths import REPORTS
+from .store.paths import REPORTS, model_name
 
 Item = TypeVar("Item")
 
@@ -145,7 +145,7 @@ class Recorder:
         """A line for every figure: profile, model and number of seeds."""
         parts = [f"{self.profile} profile"]
         if model := self.parameters.get("model"):
-            parts.append(Path(model).name if Path(model).is_dir() else model)
+            parts.append(model_name(model))
         if n is None and "seeds" in self.parameters:
             n = len(self.parameters["seeds"])
         if n is not None:

@@ -2,9 +2,8 @@
 
 import ast
 import json
-import sys
 
-import IPython.display  # noqa: F401  what notebooks import their `display` from
+import IPython.display
 import matplotlib.pyplot as plt
 import pytest
 from helpers.tiny import tiny_folder
@@ -68,7 +67,7 @@ def test_the_part_of_a_claim_gives_its_contrast(claim, one_group, tmp_path, monk
     """Also on a model of another shape, and with no more methods than the part names."""
     monkeypatch.setenv("MPSTUDY_RUN", str(tmp_path / "context.json"))
     monkeypatch.setenv("MPSTUDY_COMPUTED", str(tmp_path / "computed"))
-    monkeypatch.setattr(sys.modules["IPython.display"], "display", lambda *shown: None)
+    monkeypatch.setattr(IPython.display, "display", lambda *shown: None)
     known = notebook_parameters(ROOT / "notebooks" / f"{claim.run}.ipynb")
     small = {name: value for name, value in (SMALL | TEXTS).items() if name in known} | {"model": one_group}
     tables = computed(claim.run, small | claim.part | {"shares": [0.4]}, tmp_path)

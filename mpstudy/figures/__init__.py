@@ -1,6 +1,7 @@
 """The study's figures and tables: a module a chapter, one look (:mod:`mpstudy.figures.look`) for all of them.
 
-Each function takes a tidy frame and returns a matplotlib figure.
+A function of a chapter takes a tidy frame and returns a matplotlib figure; `rows` selects what it draws, `tables` makes
+and saves tables, and a :class:`Chapter` reads a finished run and keeps both with captions.
 """
 
 from . import baselines, claims, cost, data, envelope, instability, look, pruning, recovery, rows, tables

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from ..store.paths import model_name
 from . import look, tables
 
 
@@ -28,18 +29,22 @@ class Chapter:
     @property
     def note(self) -> str:
         """What stands under a figure: profile, model, n and how much text models were read on."""
-        return self.note_of(len(self.parameters["seeds"]))
+        return self.note_of()
 
-    def note_of(self, n: int) -> str:
-        """The note of a figure that is about ``n`` calibration samples."""
-        text = f" · {self._tokens:,} tokens a text" if self._tokens else ""
-        return f"{self._run.profile} profile · {self.parameters['model']} · n = {n} calibration samples{text}"
+    def note_of(self, n: int | None = None, read: str | None = None) -> str:
+        """The note of a figure that is about ``n`` calibration samples (None: all), on what models ``read`` (None: the
+        texts).
+        """
+        n = len(self.parameters["seeds"]) if n is None else n
+        read = f"{self._tokens:,} tokens a text" if read is None and self._tokens else read
+        parts = [f"{self._run.profile} profile", model_name(self.parameters["model"]), f"n = {n} calibration samples"]
+        return " · ".join([*parts, read] if read else parts)
 
     def caption(self, text: str) -> str:
         """``text``, and what model, data and profile it is about."""
         p = self.parameters
         size = f"{p['samples']} x {p['length']} calibration tokens" if "samples" in p else "calibration sizes as drawn"
-        about = f"Model {p['model']}, layers {p['layers']}, {size}, n = {len(p['seeds'])} samples"
+        about = f"Model {model_name(p['model'])}, layers {p['layers']}, {size}, n = {len(p['seeds'])} samples"
         return f"{text} {about}, {self._run.profile} profile."
 
     def keep_figure(self, name: str, figure, data, text: str) -> None:

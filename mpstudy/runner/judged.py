@@ -114,9 +114,9 @@ def judged(declared: Declared, home: Path, stale: dict[str, str] | None = None) 
 
 def stale_claims(declared: Declared, profile: Profile, home: Path) -> dict[str, str]:
     """The claims whose results do not belong to the code and data as they are, by id, each with why."""
-    found = {}
-    for name in dict.fromkeys(claim.profile for claim in declared.claims):
-        claims = [claim for claim in declared.claims if claim.profile == name]
+    found, own = {}, declared.of(home.name).claims
+    for name in dict.fromkeys(claim.profile for claim in own):
+        claims = [claim for claim in own if claim.profile == name]
         of_name = load_profile(name, declared.folder / "profiles") if name else profile
         rows = [row for row in status(of_name, claims[0].home(home)) if row["state"] == "stale"]
         why = {row["run"]: f"{row['run']} is stale ({row['reasons'][0]})" for row in rows}
@@ -126,6 +126,7 @@ def stale_claims(declared: Declared, profile: Profile, home: Path) -> dict[str, 
 
 def both_sides(declared: Declared, claim: Claim, old_home: Path, home: Path) -> tuple[Judged, Judged]:
     """The verdict on a claim in the report ``old_home``, and in the same family with its own contrast from ``home``."""
+    declared = declared.of(old_home.name)
     old = _contrasts(declared, old_home, {})
     new = old | _contrasts(Declared(declared.folder, (claim,)), home, {})
     return tuple(next(one for one in _judge(declared, side) if one.claim == claim) for side in (old, new))

@@ -41,6 +41,11 @@ def home_dir() -> Path:
         raise StudyError("this user has no home folder: name a folder in HOME") from error
 
 
+def model_name(model: str) -> str:
+    """A model as figures and captions name it: a folder without those above it, which are of one machine."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
 def check_checkout(command: str) -> None:
     """Raise :class:`StudyError` where ``command`` finds no notebooks and reports: outside a checkout."""
     if not PROFILES.is_dir():

@@ -31,9 +31,17 @@ def test_captions_and_notes_say_what_they_are_of(run):
     assert one.note == "small profile · tiny · n = 3 calibration samples · 40 tokens a text"
     assert two.note == "small profile · tiny · n = 3 calibration samples"
     assert one.note_of(2) == one.note.replace("n = 3", "n = 2")
+    assert one.note_of(read="9 items") == one.note.replace("40 tokens a text", "9 items")
     about = "Model tiny, layers 1-2, 10 x 64 calibration tokens, n = 3 samples, small profile."
     assert one.caption("What is shown.") == f"What is shown. {about}"
     assert "calibration sizes as drawn" in two.caption("")
+
+
+def test_a_folder_is_named_without_those_above_it(run, tmp_path):
+    chapter = Chapter(run, "one")
+    chapter.parameters["model"] = str(tmp_path)
+    for text in (chapter.note, chapter.caption("")):
+        assert tmp_path.name in text and str(tmp_path.parent) not in text
 
 
 def test_its_tables_are_those_of_the_run(run):
