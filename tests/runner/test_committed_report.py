@@ -1,4 +1,4 @@
-"""The committed laptop report belongs to the committed code, is whole, and stays small."""
+"""The committed reports belong to the committed code, are whole, and stay small."""
 
 import json
 import re
@@ -10,13 +10,22 @@ from mpstudy.runner.profiles import load_profile
 from mpstudy.runner.status import status
 from mpstudy.store.paths import REPORTS, ROOT
 
+COMMITTED = ("laptop", "gemma")
 HOME = REPORTS / "laptop"
 PROFILE = load_profile("laptop")
-RESULTS = {spec.name: json.loads((HOME / "results" / f"{spec.name}.json").read_text()) for spec in PROFILE.runs}
 
 
-def test_every_run_is_current():
-    assert [row for row in status(PROFILE, HOME) if row["state"] != "current"] == []
+def results_of(name):
+    files = {spec.name: REPORTS / name / "results" / f"{spec.name}.json" for spec in load_profile(name).runs}
+    return {run: json.loads(file.read_text()) for run, file in files.items()}
+
+
+RESULTS = results_of("laptop")
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_run_is_current(name):
+    assert [row for row in status(load_profile(name), REPORTS / name) if row["state"] != "current"] == []
 
 
 def test_adopted_results_say_what_was_checked_in_the_file_and_on_the_page():
@@ -28,8 +37,9 @@ def test_adopted_results_say_what_was_checked_in_the_file_and_on_the_page():
         assert entry["computed_under"][:12] in page and f"{name}: {entry['checked']['numbers']} numbers" in page
 
 
-def test_results_come_from_a_clean_tree_on_a_cpu():
-    for result in RESULTS.values():
+@pytest.mark.parametrize("name", COMMITTED)
+def test_results_come_from_a_clean_tree_on_a_cpu(name):
+    for result in results_of(name).values():
         assert result["provenance"]["git"]["dirty"] is False and not result["provenance"].get("gpu")
 
 
@@ -48,23 +58,27 @@ def test_what_the_readme_calls_a_share_is_what_was_removed():
     assert said in " ".join((ROOT / "README.md").read_text().split()) and round(100 * found["removed_model"], 1) == 11.9
 
 
-def test_every_file_is_there_and_the_whole_is_small():
-    for result in RESULTS.values():
-        assert all((HOME / name).is_file() for name in result["files"])
-    kept = [file for file in HOME.rglob("*") if file.is_file() and not {"work", "checkpoints"} & set(file.parts)]
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_file_is_there_and_the_whole_is_small(name):
+    home = REPORTS / name
+    for result in results_of(name).values():
+        assert all((home / file).is_file() for file in result["files"])
+    kept = [file for file in home.rglob("*") if file.is_file() and not {"work", "checkpoints"} & set(file.parts)]
     assert sum(file.stat().st_size for file in kept) < 25e6
 
 
-def test_links_of_the_index_exist():
-    for page in (REPORTS / "index.html", HOME / "index.html"):
-        links = re.findall(r'(?:href|src)="([^"#:]+)"', page.read_text())
-        assert links and [link for link in links if not (page.parent / link).exists()] == []
+@pytest.mark.parametrize("page", ["index.html", *(f"{name}/index.html" for name in COMMITTED)])
+def test_links_of_the_index_exist(page):
+    links = re.findall(r'(?:href|src)="([^"#:]+)"', (REPORTS / page).read_text())
+    assert links and [link for link in links if not ((REPORTS / page).parent / link).exists()] == []
 
 
-def test_every_cell_can_be_compared():
-    PROFILE.tolerances.check_names(RESULTS.values())
-    for result in RESULTS.values():
-        assert {cell.status for cell in compare(result, result, PROFILE.tolerances)} <= {"equal", "timing", "sentence"}
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_cell_can_be_compared(name):
+    tolerances, results = load_profile(name).tolerances, results_of(name).values()
+    tolerances.check_names(results)
+    for result in results:
+        assert {cell.status for cell in compare(result, result, tolerances)} <= {"equal", "timing", "sentence"}
 
 
 def test_the_tolerances_tell_another_perplexity_from_another_processor():
