@@ -135,6 +135,11 @@ def content_digest(name: str, source: Source) -> str:
     return total.hexdigest()
 
 
+def is_of_files(digest: str) -> bool:
+    """Whether :func:`content_digest` gave ``digest`` of files, not of a repository that nothing was fetched from."""
+    return "@" not in digest
+
+
 def _cached_files(source: Source) -> list[str | None]:
     """The files of a data set in the hub's cache, None for each that is not there."""
     from huggingface_hub import try_to_load_from_cache  # here, for it brings an HTTP client along

@@ -17,6 +17,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from ..inputs import hub
 from ..inputs.content import contents
 from ..inputs.names import last_name, model_type
 from ..store.reach import Library, Reached, library, texts
@@ -78,7 +79,11 @@ def fingerprint(known: dict) -> str:
 
 
 def differences(before: dict, now: dict) -> list[str]:
-    """What differs between two identities of one run, a line each; empty when nothing does."""
+    """What differs between two identities of one run, a line each; empty when nothing does.
+
+    A data set of the hub that is not at hand ``now`` is taken for what it was: the library pins its revision, and to
+    read a report nobody has to fetch what it is made of.
+    """
     lines = [
         f"{what}: {name} {_change(old, new)}"
         for what, part in (
@@ -89,6 +94,7 @@ def differences(before: dict, now: dict) -> list[str]:
             ("reads", "needs"),
         )
         for name, old, new in _unequal(before[part], now[part])
+        if not (part == "inputs" and old and _not_at_hand(name, new))
     ]
     lines += [
         f"instructions: {name} {_change(old, new)}"
@@ -127,6 +133,11 @@ def _unequal(before: dict, now: dict) -> list[tuple[str, object, object]]:
     """Names whose values differ, with both values, None where there is none."""
     names = sorted(before.keys() | now.keys())
     return [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
+
+
+def _not_at_hand(name: str, digest: str | None) -> bool:
+    """Whether an input is a data set of the hub of which no file lies here."""
+    return name.startswith("hub ") and digest is not None and not hub.is_of_files(digest)
 
 
 def _change(old, new) -> str:

@@ -10,7 +10,7 @@ from mpstudy.runner.profiles import load_profile
 from mpstudy.runner.status import status
 from mpstudy.store.paths import REPORTS, ROOT
 
-COMMITTED = ("laptop", "gemma")
+COMMITTED = ("laptop", "gemma", "published")
 HOME = REPORTS / "laptop"
 PROFILE = load_profile("laptop")
 

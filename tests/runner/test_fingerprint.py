@@ -339,6 +339,22 @@ def test_files_in_the_hubs_cache_count_by_content(tiny, tmp_path, monkeypatch):
     assert len({str(each) for each in (absent, first, tiny(tasks=["boolq"])["inputs"])}) == 3
 
 
+def test_data_of_the_hub_that_are_not_at_hand_are_taken_for_what_they_were(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPSTUDY_HUB_DIR", str(tmp_path))
+    text = tmp_path / "wikitext2" / "test.txt"
+    text.parent.mkdir()
+    text.write_text("one")
+    known = tiny(corpora=["wikitext2"])
+    text.write_text("two")
+    assert differences(known, tiny(corpora=["wikitext2"])) == ["input: hub wikitext2 changed"]
+    monkeypatch.delenv("MPSTUDY_HUB_DIR")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *where, **more: None)
+    absent = tiny(corpora=["wikitext2"])
+    assert absent["inputs"] != known["inputs"] and differences(known, absent) == []
+    assert "input: hub wikitext2 is gone" in differences(known, tiny(corpora=["wiki"]))
+    assert "input: hub wikitext2 is new" in differences(tiny(corpora=["wiki"]), absent)
+
+
 # --- What changes something: packages and devices ----------------------------------------------------------------
 
 
