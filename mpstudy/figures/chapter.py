@@ -18,7 +18,7 @@ class Chapter:
     def __init__(self, run, name: str):
         self._run, self.name = run, name
         result = run.results(name)
-        self.parameters, self.tables = result["parameters"], list(result["tables"])
+        self.notebook, self.parameters, self.tables = result["notebook"], result["parameters"], list(result["tables"])
         contrasts = result["tables"].get("contrasts", {"rows": []})["rows"]
         self._tokens = max((row["tokens"] or 0 for row in contrasts), default=0)
 

@@ -19,7 +19,7 @@ def run(tmp_path):
     contrasts = {"units": {}, "rows": [{"contrast": "a", "tokens": None}, {"contrast": "b", "tokens": 40}]}
     for name, tables in (("one", {"gaps": gaps, "contrasts": contrasts}), ("two", {"gaps": gaps})):
         parameters = {key: value for key, value in PARAMETERS.items() if name == "one" or key != "samples"}
-        result = pd.Series({"parameters": parameters, "tables": tables}).to_json()
+        result = pd.Series({"notebook": f"10_{name}", "parameters": parameters, "tables": tables}).to_json()
         write_atomically(tmp_path / "reports" / "results" / f"{name}.json", result)
     work = tmp_path / "work"
     work.mkdir()
@@ -46,6 +46,7 @@ def test_a_folder_is_named_without_those_above_it(run, tmp_path):
 
 def test_its_tables_are_those_of_the_run(run):
     chapter = Chapter(run, "one")
+    assert chapter.name == "one" and chapter.notebook == "10_one"
     assert chapter.tables == ["gaps", "contrasts"] and chapter.parameters["seeds"] == [0, 1, 2]
     assert chapter.frame("gaps").to_dict("records") == [{"method": "moreau", "estimate": 1.5}]
     with pytest.raises(StudyError, match="run 'one' has no table 'dense'"):
