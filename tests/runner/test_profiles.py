@@ -136,5 +136,17 @@ def test_the_quick_part_has_minutes_of_its_own():
 @pytest.mark.slow
 def test_the_bundled_profiles_have_good_parameters():
     laptop = load_profile("laptop")
-    for profile in (laptop, quick_part(laptop), load_profile("smoke")):
+    for profile in (laptop, quick_part(laptop), load_profile("full"), load_profile("smoke")):
         validate(profile.runs)
+
+
+def test_the_full_profile_holds_enough_data_within_its_bounds():
+    full = load_profile("full")
+    assert sum(run.minutes for run in full.runs) <= 360 and max(run.minutes for run in full.runs) <= 75
+    by_name = {run.name: run.parameters for run in full.runs}
+    judged = ("12_does_it_matter", "20_moreau_pruning", "30_lora_recovery", "11_calibration_tokens")
+    assert all(by_name[name]["windows"] * (by_name[name]["window"] - 1) >= 20_000 for name in judged)
+    assert all(len(by_name[name]["seeds"]) >= 6 for name in judged)
+    assert all(len(by_name[name]["seeds"]) == 10 for name in ("10_perturbation_instability", "11_calibration_tokens"))
+    seen = {seed for run in load_profile("laptop").runs for seed in run.parameters.get("seeds", [])}
+    assert not seen & {seed for parameters in by_name.values() for seed in parameters.get("seeds", [])}
