@@ -10,14 +10,16 @@ from mpstudy.runner.profiles import load_profile
 from mpstudy.runner.status import status
 from mpstudy.store.paths import REPORTS, ROOT
 
-COMMITTED = ("laptop", "gemma", "published")
+COMMITTED = ("laptop", "full", "gemma", "published")
+UNFINISHED = ("full",)  # its runs come one by one
 HOME = REPORTS / "laptop"
 PROFILE = load_profile("laptop")
 
 
 def results_of(name):
     files = {spec.name: REPORTS / name / "results" / f"{spec.name}.json" for spec in load_profile(name).runs}
-    return {run: json.loads(file.read_text()) for run, file in files.items()}
+    there = {run: file for run, file in files.items() if name not in UNFINISHED or file.is_file()}
+    return {run: json.loads(file.read_text()) for run, file in there.items()}
 
 
 RESULTS = results_of("laptop")
@@ -25,7 +27,8 @@ RESULTS = results_of("laptop")
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_every_run_is_current(name):
-    assert [row for row in status(load_profile(name), REPORTS / name) if row["state"] != "current"] == []
+    rows = [row for row in status(load_profile(name), REPORTS / name) if row["run"] in results_of(name)]
+    assert rows and [row for row in rows if row["state"] != "current"] == []
 
 
 def test_adopted_results_say_what_was_checked_in_the_file_and_on_the_page():
@@ -76,7 +79,8 @@ def test_links_of_the_index_exist(page):
 @pytest.mark.parametrize("name", COMMITTED)
 def test_every_cell_can_be_compared(name):
     tolerances, results = load_profile(name).tolerances, results_of(name).values()
-    tolerances.check_names(results)
+    if name not in UNFINISHED:
+        tolerances.check_names(results)
     for result in results:
         assert {cell.status for cell in compare(result, result, tolerances)} <= {"equal", "timing", "sentence"}
 
