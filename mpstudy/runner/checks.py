@@ -110,6 +110,13 @@ def _layers(text: str) -> str:
     return text
 
 
+def _scope(name: str) -> str:
+    from ..structure.plan import SCOPES
+
+    check_choice("scope", name, SCOPES)
+    return name
+
+
 def _sparsity(value: Any) -> Any:
     from ..sparse.masks import Target
 
@@ -162,6 +169,7 @@ RULES = {
     "lengths": Some[Tokens],
     **dict.fromkeys(("share", "model_share"), Ratio),
     "shares": Some[Ratio],
+    "scopes": Some[Annotated[Text, AfterValidator(_scope)]],
     "pruning_steps": Count,
     **dict.fromkeys(("seeds", "choice_seeds", "lora_seeds", "lipschitz_seeds", "sparse_seeds"), Seeds),
     **dict.fromkeys(("rho", "tol", "sigma", "precision", "noise"), Positive),
@@ -169,7 +177,8 @@ RULES = {
     "eta": NonNegative,
     "choose": Flag,
     "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
-    **dict.fromkeys(("max_steps", "release_steps", "budget", "sweep_seeds", "traced", "averaged_rows"), Count),
+    **dict.fromkeys(("max_steps", "release_steps", "budget", "traced", "averaged_rows"), Count),
+    **dict.fromkeys(("sweep_seeds", "quality_seeds"), Count),
     "corrected": Flag,
     **dict.fromkeys(("rows", "moreau_rows", "solver_steps"), Rising),
     "long_rows": CountOrZero,
@@ -186,7 +195,7 @@ RULES = {
     "prompts": Some[Text],
     **dict.fromkeys(("task_items", "new_tokens", "repeats"), Count),
     "read": Some[Text],
-    "published": Text,
+    **dict.fromkeys(("published", "instability"), Text),
     "primary": Annotated[Table, AfterValidator(_contrasts)],
 }
 
