@@ -26,8 +26,7 @@ def table_one(frame: pd.DataFrame, samples: pd.DataFrame, note: str):
     pruners = present(frame)
     for corpus, axis in axes.items():
         band = samples[samples["corpus"] == corpus]
-        axis.fill_between(100 * band["share"], band["low"], band["high"], color="0.88", linewidth=0)
-        axis.plot(100 * band["share"], band["mean"], color="0.5", linewidth=1, linestyle="--", label="two samples")
+        _band(axis, band)
         for offset, pruner in zip(dodge(len(pruners), 0.35), pruners):  # per cent, so that intervals do not overlap
             rows = frame[(frame["corpus"] == corpus) & (frame["pruner"] == pruner)]
             points(axis, 100 * rows["share"] + offset, rows, pruner, line=True)
@@ -40,6 +39,20 @@ def table_one(frame: pd.DataFrame, samples: pd.DataFrame, note: str):
     _legend(axis)
     stamp(figure, note)
     return figure
+
+
+def _band(axis, rows: pd.DataFrame) -> None:
+    """What two calibration samples make, over the shares, or over the width of the figure where there is one."""
+    mean, band = (
+        {"color": "0.5", "linewidth": 1, "linestyle": "--", "label": "two samples"},
+        {"color": "0.88", "linewidth": 0},
+    )
+    if len(rows) == 1:
+        axis.axhspan(rows["low"].item(), rows["high"].item(), **band)
+        axis.axhline(rows["mean"].item(), **mean)
+    else:
+        axis.fill_between(100 * rows["share"], rows["low"], rows["high"], **band)
+        axis.plot(100 * rows["share"], rows["mean"], **mean)
 
 
 def spread(frame: pd.DataFrame, note: str):

@@ -61,6 +61,7 @@ _RUN = {
     "quick": Table,
     "quick_minutes": NonNegative,
 }
+READING = {"read", "instability"}  # parameters that name runs
 _OPTIONAL = {*_COMPARISON, "jobs", "needs", "parameters", "quick", "quick_minutes"}
 
 
@@ -214,6 +215,10 @@ def _run(entry: dict, notebooks: Path, before: list[Run]) -> Run:
     parameters = typed_parameters(notebook, entry.get("parameters", {}))
     if "quick" in entry:
         typed_parameters(notebook, parameters | entry["quick"])
+    for reading in READING & parameters.keys():
+        named = parameters[reading]
+        for each in named if isinstance(named, list) else [named]:
+            check_choice(f"run in {reading} of {name} (must be one that it needs)", each, entry.get("needs", []))
     return Run(
         name,
         notebook,

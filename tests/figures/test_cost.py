@@ -40,6 +40,16 @@ def test_table_one(samples):
                 assert drawn == pytest.approx(part[column].to_numpy())
 
 
+def test_the_band_of_one_share_is_as_wide_as_the_figure(samples):
+    samples, frame = samples[samples["share"] == 0.2], grid(pruner=["taylor"], share=[0.2], corpus=CORPORA)
+    figure = cost.table_one(with_bars(measured(frame, 0.2, 0.9, "estimate")), samples, NOTE)
+    assert legend(figure.axes[1]) == ["two samples", "taylor"]
+    for axis, row in zip(figure.axes, samples.itertuples()):
+        assert list(axis.lines[0].get_xdata()) == [0, 1] and list(axis.lines[0].get_ydata()) == [row.estimate] * 2
+        (x0, y0), (x1, y1) = axis.patches[0].get_bbox().get_points()
+        assert (x0, x1) == (0, 1) and (y0, y1) == pytest.approx((row.low, row.high))  # of the axis, and in per cent
+
+
 def test_equal_models_lie_on_the_lower_edge(samples):
     frame = grid(pruner=["taylor"], share=[0.1, 0.2], corpus=CORPORA).assign(estimate=[0.0, 0.0, 0.4, 0.8])
     figure = cost.table_one(frame.assign(low=frame["estimate"] - 1, high=frame["estimate"]), samples, NOTE)

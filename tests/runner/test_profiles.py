@@ -88,6 +88,19 @@ def test_bad_profiles_are_refused(study, change, message):
         load_profile("tiny", study.profiles)
 
 
+@pytest.mark.parametrize("reading, value", [("read", ["write", "other"]), ("instability", "other")])
+def test_runs_that_parameters_name_are_needed(study, reading, value):
+    study.notebook("paper", f"{reading} = {value!r}", "pass")
+    runs = [study.run("write"), study.run("other", notebook="write"), study.run("paper", needs=["write", "other"])]
+    study.profile(runs)
+    assert load_profile("tiny", study.profiles).runs[2].parameters == {reading: value}
+    study.profile([*runs[:2], study.run("paper", needs=["write"])])
+    with pytest.raises(
+        StudyError, match=rf"run in {reading} of paper \(must be one that it needs\) 'other'; known: write"
+    ):
+        load_profile("tiny", study.profiles)
+
+
 def test_unknown_profile_and_run_are_named(study):
     with pytest.raises(StudyError, match="unknown profile 'huge'; known: tiny"):
         study.report("huge")
