@@ -127,7 +127,7 @@ DRAWN = {
         methods("error", "sparsegpt", linear=["a.q_proj", "a.o_proj"], layer=[1], seed=SEEDS), NOTE
     ),
     "cost.table_one": lambda draw: draw(
-        frame("estimate", share=[0.1, 0.2], corpus=["wiki"]).assign(low=0.0, high=1.0),
+        frame("estimate", share=[0.1, 0.2], corpus=["wiki"]).assign(low=0.0, high=1.0, by_chance=0.1),
         grid(share=[0.1, 0.2], corpus=["wiki"]).assign(estimate=0.5, low=0.4, high=0.6), NOTE,
     ),
     "cost.spread": lambda draw: draw(

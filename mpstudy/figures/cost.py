@@ -16,12 +16,13 @@ def table_one(frame: pd.DataFrame, samples: pd.DataFrame, note: str):
     """Mean |difference| of log-perplexity between two formats of scoring, over the ``share``: a panel a ``corpus``, a
     line a pruner, and as a band what two calibration ``samples`` make.
 
-    Both frames: ``share``, ``corpus``, ``estimate``, ``low`` and ``high`` (% of log-perplexity). The axis is
-    logarithmic. What is below half of the least positive estimate, as the 0 of equal models, lies on its lower edge.
+    Both frames: ``share``, ``corpus``, ``estimate``, ``low`` and ``high`` (% of log-perplexity); ``frame`` also
+    ``by_chance``, a dash. The axis is logarithmic. What is below a fifth of the least positive estimate, as the 0 of
+    equal models, lies on its lower edge.
     """
     figure, axes = _panels(frame, 1.9)
     estimates = pd.concat([frame["estimate"], samples["estimate"]])
-    floor = estimates[estimates > 0].min() / 2
+    floor = estimates[estimates > 0].min() / 5
     frame, samples = (_from(floor, each) for each in (frame, samples))
     pruners = present(frame)
     for corpus, axis in axes.items():
@@ -30,9 +31,13 @@ def table_one(frame: pd.DataFrame, samples: pd.DataFrame, note: str):
         for offset, pruner in zip(dodge(len(pruners), 0.35), pruners):  # per cent, so that intervals do not overlap
             rows = frame[(frame["corpus"] == corpus) & (frame["pruner"] == pruner)]
             points(axis, 100 * rows["share"] + offset, rows, pruner, line=True)
+            dash = {"marker": "_", "markersize": 9, "linestyle": "none", "color": look_of(pruner)["color"]}
+            name = None if pruner != pruners[0] else "the windows alone"
+            axis.plot(100 * rows["share"] + offset, rows["by_chance"], label=name, **dash)
         axis.set(yscale="log", ylim=(floor, None))
         _plain_ticks(axis, LogLocator(subs=(1, 2, 5)))
     axis.set_xticks([100 * share for share in dict.fromkeys(frame["share"])])
+    axis.set_xlim(100 * frame["share"].min() - 1.5, 100 * frame["share"].max() + 1.5)
     axis.set_xlabel("parameters removed from the prunable layers (%)")
     axis.xaxis.set_major_formatter("{x:g}")
     figure.supylabel("|bf16 − fp16|, % of perplexity (log)", fontsize=8)

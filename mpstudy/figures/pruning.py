@@ -27,27 +27,31 @@ def against_taylor(frame: pd.DataFrame, note: str):
         axis.axhline(0, color="0.3", linestyle=":", linewidth=1)
         axis.set(title=CORPORA.get(corpus, corpus), ylabel="change against\nTaylor (%, log)")
         axis.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
+        axis.set_xlim(-0.8, len(shares) - 0.2)
     axes[-1, 0].set_xlabel("parameters removed of the pruned layers")
     return finished(figure, axes[0, 0], note)
 
 
 def over_compute(frame: pd.DataFrame, note: str):
-    """Log-perplexity ``nll`` (nats per token) over the ``gradients`` that a ``method``'s scores took, log scale: a
-    panel a ``corpus``. Bars are intervals over ``seed``: all methods are measured on the same text.
+    """Log-perplexity ``nll`` (nats per token) over the ``gradients`` that a ``method``'s scores took, in whole ones: a
+    panel a ``corpus``, methods of one cost side by side. Bars are intervals over ``seed``: all methods are measured on
+    the same text.
     """
     corpora, methods = (list(dict.fromkeys(frame[name])) for name in ("corpus", "method"))
+    costs = frame.groupby("method", sort=False)["gradients"].mean().round().astype(int)
+    groups = {cost: [method for method in methods if costs[method] == cost] for cost in sorted(set(costs))}
+    step = 0.8 / max(map(len, groups.values()))
     figure, axes = _panels(1, len(corpora), 2.9)
     for axis, corpus in zip(axes[0], corpora):
-        for offset, method in zip(dodge(len(methods), 0.1), methods):  # a factor: some take as many gradients
-            part = frame[(frame["corpus"] == corpus) & (frame["method"] == method)]
-            (row,) = summarise(part, ["method"], "nll").itertuples()
-            place = part["gradients"].mean() * np.exp(offset)
-            _bars(axis, [place], [row.mean], [row.low], [row.high], method)
-        axis.set(xscale="log", title=CORPORA.get(corpus, corpus))
-        axis.set_xticks([1, 3, 10, 30], ["1", "3", "10", "30"])
-        axis.minorticks_off()
+        for place, of_cost in enumerate(groups.values()):
+            for offset, method in zip(dodge(len(of_cost), step), of_cost):
+                part = frame[(frame["corpus"] == corpus) & (frame["method"] == method)]
+                (row,) = summarise(part, ["method"], "nll").itertuples()
+                _bars(axis, [place + offset], [row.mean], [row.low], [row.high], method)
+        axis.set(title=CORPORA.get(corpus, corpus), xlim=(-0.6, len(groups) - 0.4))
+        axis.set_xticks(range(len(groups)), groups)
     axes[0, 0].set_ylabel("log-perplexity (nats per token)")
-    figure.supxlabel("gradients of the calibration sample", fontsize=8)
+    figure.supxlabel("gradients of the calibration sample, rounded", fontsize=8)
     return finished(figure, axes[0, 0], note)
 
 

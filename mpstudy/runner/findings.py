@@ -3,7 +3,7 @@
 The prose stands in ``notebooks/findings.md.j2``, a jinja2 template with a block ``abstract`` (plain text, which the
 landing page shows too). It sees ``claims`` (texts of each claim by its id, as ``claims["sign-error"].sentence``),
 ``profile``, how many ``tokens`` of a text and ``samples`` stand behind the perplexities among them ("1,524 to 2,540"),
-and the finished tables ``verdicts`` and ``objections``.
+which claims of equality were ``out_of_reach``, and the finished tables ``verdicts`` and ``objections``.
 """
 
 import textwrap
@@ -95,6 +95,7 @@ class Findings:
             "profile": self.profile,
             "tokens": _range([row["tokens"] for row in of_perplexity]),
             "samples": _range([row["n"] for row in of_perplexity]),
+            "out_of_reach": ", ".join(f"`{one.claim.id}`" for one in self.judged if one.row and one.out_of_reach),
             "claims": {texts["id"]: texts for texts in self.claims},
             "verdicts": markdown.table(header, rows),
             "objections": markdown.table(["objection", "claim", "verdict", "answer"], answers),

@@ -48,6 +48,16 @@ class Judged:
         return self.claim.says[self.verdict].format(**values, detectable=number(self.detectable))
 
     @property
+    def out_of_reach(self) -> bool:
+        """Whether equality is not resolved, and an estimate of 0 with this standard error would not be either."""
+        from ..stats import Estimate, judge
+
+        if self.claim.test != "equivalent" or self.verdict != "not resolved":
+            return False
+        at_best = Estimate(0.0, *(self.row[name] for name in NUMBERS[1:]))
+        return judge([(at_best, "equivalent", self.claim.margin)])[0].verdict == "not resolved"
+
+    @property
     def label(self) -> str:
         """The verdict, and whether the claim is an exploratory one."""
         return self.verdict if self.claim.primary else f"{self.verdict} (exploratory)"

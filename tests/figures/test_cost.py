@@ -12,7 +12,7 @@ MORE = "taylor, 7 times the data"
 
 
 def with_bars(frame):
-    return frame.assign(low=frame["estimate"] - 0.05, high=frame["estimate"] + 0.05)
+    return frame.assign(low=frame["estimate"] - 0.05, high=frame["estimate"] + 0.05, by_chance=0.1)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_table_one(samples):
     figure = cost.table_one(frame, samples, NOTE)
     assert [axis.get_title() for axis in figure.axes] == ["Wikipedia", "novel"] and NOTE in words(figure)
     assert figure.axes[1].get_xlabel() == "parameters removed from the prunable layers (%)"
-    assert legend(figure.axes[1]) == ["two samples", "taylor", "moreau"]
+    assert legend(figure.axes[1]) == ["two samples", "the windows alone", "taylor", "moreau"]
     for axis, corpus in zip(figure.axes, CORPORA):
         band, line = samples[samples["corpus"] == corpus], axis.lines[0]
         assert axis.get_yscale() == "log" and line.get_label() == "two samples"
@@ -43,7 +43,7 @@ def test_table_one(samples):
 def test_the_band_of_one_share_is_as_wide_as_the_figure(samples):
     samples, frame = samples[samples["share"] == 0.2], grid(pruner=["taylor"], share=[0.2], corpus=CORPORA)
     figure = cost.table_one(with_bars(measured(frame, 0.2, 0.9, "estimate")), samples, NOTE)
-    assert legend(figure.axes[1]) == ["two samples", "taylor"]
+    assert legend(figure.axes[1]) == ["two samples", "the windows alone", "taylor"]
     for axis, row in zip(figure.axes, samples.itertuples()):
         assert list(axis.lines[0].get_xdata()) == [0, 1] and list(axis.lines[0].get_ydata()) == [row.estimate] * 2
         (x0, y0), (x1, y1) = axis.patches[0].get_bbox().get_points()
@@ -52,11 +52,13 @@ def test_the_band_of_one_share_is_as_wide_as_the_figure(samples):
 
 def test_equal_models_lie_on_the_lower_edge(samples):
     frame = grid(pruner=["taylor"], share=[0.1, 0.2], corpus=CORPORA).assign(estimate=[0.0, 0.0, 0.4, 0.8])
-    figure = cost.table_one(frame.assign(low=frame["estimate"] - 1, high=frame["estimate"]), samples, NOTE)
+    figure = cost.table_one(
+        frame.assign(low=frame["estimate"] - 1, high=frame["estimate"], by_chance=0.1), samples, NOTE
+    )
     for axis, most in zip(figure.axes, (0.4, 0.8)):
         shown = points(axis)["taylor"]
-        assert axis.get_ylim()[0] == pytest.approx(0.2)  # half of the least positive estimate
-        assert shown.mean == pytest.approx([0.2, most]) and shown.low == pytest.approx([0.2, 0.2])
+        assert axis.get_ylim()[0] == pytest.approx(0.08)  # a fifth of the least positive estimate
+        assert shown.mean == pytest.approx([0.08, most]) and shown.low == pytest.approx([0.08, 0.08])
 
 
 def test_spread():

@@ -189,3 +189,17 @@ def test_the_committed_report_gives_findings():
     found = of_readme(load_claims(), REPORTS)
     primary = [one for one in found.judged if one.claim.primary]
     assert 0 < len(primary) <= 12 and json.dumps([one.as_json() for one in found.judged], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "se, verdict, reach", [(0.9, "not resolved", False), (1.1, "not resolved", True), (1.1, "refuted", False)]
+)
+def test_equality_is_out_of_reach_where_an_estimate_of_0_would_not_show_it(se, verdict, reach):
+    """Student's 95 % quantile is 2.015 at 5 degrees of freedom: 0.9 and 1.1 times it lie on either side of 2 %."""
+    claim = next(one for one in load_claims().claims if one.id == "quality-same-data")
+    row = contrast("quality-same-data", 3.0) | {"se": se, "df": 5, "n": 6}
+    assert Judged(claim, verdict, row).out_of_reach is reach
+
+
+def test_the_abstract_that_the_readme_quotes_has_at_most_120_words():
+    assert 40 < len(of_readme(load_claims(), REPORTS).abstract.split()) <= 120
