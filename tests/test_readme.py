@@ -58,7 +58,7 @@ def test_the_map_is_what_ls_shows():
 
 
 def test_the_report_holds_the_notebooks_that_it_is_said_to_hold():
-    said = README.partition("in `laptop` ")[2].partition("(`.html`")[0]
+    said = README.partition("what `make reproduce` computes anew: ")[2].partition(" |")[0]
     said_names = re.findall(r"`(\w+)`", said)
     assert said_names == [run.name for run in load_profile("laptop").runs]
     assert said_names == sorted(file.stem for file in (REPORTS / "laptop" / "results").glob("*.json"))
