@@ -63,8 +63,9 @@ def test_every_file_is_there_and_the_whole_is_small(name):
     home = REPORTS / name
     for result in results_of(name).values():
         assert all((home / file).is_file() for file in result["files"])
-    kept = [file for file in home.rglob("*") if file.is_file() and not {"work", "checkpoints"} & set(file.parts)]
-    assert sum(file.stat().st_size for file in kept) < 25e6
+    beside = {"work", "checkpoints"}  # not committed
+    kept = [file for file in home.rglob("*") if file.is_file() and not beside & set(file.relative_to(home).parts)]
+    assert 0 < sum(file.stat().st_size for file in kept) < 30e6
 
 
 @pytest.mark.parametrize("page", ["index.html", *(f"{name}/index.html" for name in COMMITTED)])
