@@ -95,7 +95,7 @@ class Findings:
             "profile": self.profile,
             "tokens": _range([row["tokens"] for row in of_perplexity]),
             "samples": _range([row["n"] for row in of_perplexity]),
-            "out_of_reach": ", ".join(f"`{one.claim.id}`" for one in self.judged if one.row and one.out_of_reach),
+            "out_of_reach": ", ".join(f"`{one.claim.id}`" for one in self.judged if one.out_of_reach),
             "claims": {texts["id"]: texts for texts in self.claims},
             "verdicts": markdown.table(header, rows),
             "objections": markdown.table(["objection", "claim", "verdict", "answer"], answers),

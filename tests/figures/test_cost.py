@@ -38,6 +38,8 @@ def test_table_one(samples):
             assert shown.places == pytest.approx(np.array([10, 20]) + offset)
             for drawn, column in ((shown.mean, "estimate"), (shown.low, "low"), (shown.high, "high")):
                 assert drawn == pytest.approx(part[column].to_numpy())
+        dashes = [line for line in axis.lines if (line.get_marker(), line.get_markersize()) == ("_", 9)]  # no caps
+        assert [list(line.get_ydata()) for line in dashes] == [[0.1, 0.1]] * 2
 
 
 def test_the_band_of_one_share_is_as_wide_as_the_figure(samples):

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 
 from mpstudy.runner.compare import compare
@@ -65,7 +66,21 @@ def test_every_file_is_there_and_the_whole_is_small(name):
         assert all((home / file).is_file() for file in result["files"])
     beside = {"work", "checkpoints"}  # not committed
     kept = [file for file in home.rglob("*") if file.is_file() and not beside & set(file.relative_to(home).parts)]
-    assert 0 < sum(file.stat().st_size for file in kept) < 30e6
+    assert 0 < sum(file.stat().st_size for file in kept) < (30e6 if name == "full" else 25e6)
+
+
+def test_the_settings_in_use_are_what_the_limits_say():
+    """Moreau's radius is the best of those tried; all others are best at the edge of their grid, and not in use."""
+    tables = (results_of("full")[run]["tables"]["settings"]["rows"] for run in ("20_other_shares", "30_pruners"))
+    rows = pd.concat(map(pd.DataFrame, tables))
+    rows["setting"] = rows["setting"].fillna(rows["name"])
+    for name, tried in rows.groupby("setting"):
+        loss, (used,) = tried.groupby("value")["nll"].mean(), tried.loc[tried["used"], "value"].unique()
+        if name == "rho":
+            assert loss.idxmin() == used and loss.index.min() < used < loss.index.max()
+        else:
+            assert loss.idxmin() in (loss.index.min(), loss.index.max()) and loss.idxmin() != used
+    assert set(rows["setting"]) == {"rho", "tol", "eta", "sigma", "lr"}
 
 
 @pytest.mark.parametrize("page", ["index.html", *(f"{name}/index.html" for name in COMMITTED)])
