@@ -287,6 +287,7 @@ class Study:
         (base,) = step.model_digests
         options = {"recipe": recipe, "seed": seed, "log": log, "state": state, "base": base["weights"]}
         adapter = cached_file(step, lora.Adapter, partial(lora.train_adapter, model, *encoded, **options))
+        state.unlink(missing_ok=True)
         return lora.merge_adapter(model, adapter, base=base["weights"]), adapter
 
     def _step(self, kind: str, code: tuple[Callable, ...], *, models=None, tokens=(), settings: dict | None = None):

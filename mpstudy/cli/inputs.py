@@ -12,6 +12,7 @@ from ..store.paths import check_checkout, home_dir
 
 Handler = Callable[[argparse.Namespace], int | None]  # takes the options, returns an exit status; None is 0
 
+BOS = {"default": None, "yes": True, "no": False}
 LAYERS_HELP = "inclusive range such as 4-25, one for each kind of units such as 'attention 4-25, mlp 2-28', or hidden"
 
 
@@ -44,6 +45,19 @@ def add_calibration(parser, source) -> None:
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--sample-seed", type=int, default=0)
+    add_bos(parser, "each sample of a corpus")
+
+
+def add_bos(parser, what: str) -> None:
+    """The option that says whether ``what`` begins with BOS."""
+    about = f"whether {what} begins with BOS (default: where the tokenizer itself puts one)"
+    parser.add_argument("--bos", choices=BOS, default="default", help=about)
+
+
+def add_dtype(parser) -> None:
+    """The option of the dtype that a model is written in."""
+    names = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=names, help="dtype of the written weights (default: that of the model's)")
 
 
 def read_calibration(options):
@@ -59,9 +73,9 @@ def read_calibration(options):
         batch = _read_tokens(options.tokens)
     else:
         size = {"samples": options.samples, "length": options.length, "seed": options.sample_seed}
-        tokenizer = models.load_tokenizer(options.model)
-        check_room(models.load_config(options.model), options.length, leading(tokenizer))
-        batch = corpora.calibration_batch(tokenizer, options.corpus, **size)
+        tokenizer, bos = models.load_tokenizer(options.model), BOS[options.bos]
+        check_room(models.load_config(options.model), options.length, leading(tokenizer, bos))
+        batch = corpora.calibration_batch(tokenizer, options.corpus, bos=bos, **size)
     check_vocabulary(batch, options.model, options.tokens or options.corpus)
     return batch
 

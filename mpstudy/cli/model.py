@@ -10,9 +10,12 @@ from ..errors import StudyError
 from ..parameters import Count, Tokens
 from ..recovery.recipe import CHOICES, Recipe
 from .inputs import (
+    BOS,
     LAYERS_HELP,
+    add_bos,
     add_calibration,
     add_command,
+    add_dtype,
     check_file_target,
     check_options,
     check_vocabulary,
@@ -21,7 +24,6 @@ from .inputs import (
     setting,
 )
 
-BOS = {"default": None, "yes": True, "no": False}
 LAUNCHED_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision that Accelerate was given
 
 _SCORE = """
@@ -101,7 +103,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--corpus")
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--max-windows", type=int, metavar="N", help="the first N windows")
-    parser.add_argument("--bos", choices=BOS, default="default", help="whether each window begins with BOS")
+    add_bos(parser, "each window")
     parser.add_argument("--tasks", nargs="+", default=[])
     parser.add_argument("--limit", type=int, help="items per task")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -118,6 +120,8 @@ def _add_recover(commands) -> None:
         if name in CHOICES:
             kind = {"choices": CHOICES[name]}
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"default {default}", **kind)
+    add_bos(parser, "each example")
+    add_dtype(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
@@ -209,10 +213,11 @@ def _windows(options, tokenizer, first: list[int]):
 
 
 def _recover(options) -> None:
+    recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})
     from ..inputs import corpora, models
+    from ..inputs.tokens import leading
     from ..structure import checkpoint
 
-    recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})
     checkpoint.check_target(options.out)
     rows = corpora.load_instructions(options.instructions)
     rows, validation = corpora.split_instructions(rows, validation=options.validation, seed=options.seed)
@@ -221,25 +226,31 @@ def _recover(options) -> None:
     from ..recovery import loop, lora
     from ..recovery.examples import encode
 
-    launched = loop.accelerator()
+    launched, bos = loop.accelerator(), BOS[options.bos]
     state = options.out.with_name(f"{options.out.name}.state")
     if state.exists():
         print(f"goes on from {state}", file=sys.stderr)
     tokenizer = models.load_tokenizer(options.model)
+    stored = models.stored_dtype(options.model)
     dtype = LAUNCHED_DTYPES[launched.mixed_precision]
     model = models.load_model(options.model, dtype=dtype, device="cpu")  # a copy goes to the device that trains
+    parts = (rows[: options.rows], validation)
     adapter = lora.train_adapter(
         model,
-        *(encode(tokenizer, part, recipe.cutoff, recipe.loss_on) for part in (rows[: options.rows], validation)),
+        *(encode(tokenizer, part, recipe.cutoff, recipe.loss_on, bos) for part in parts),
         recipe=recipe,
         seed=options.seed,
         log=_Steps(),
         state=state,
     )
     if launched.is_main_process:
-        merged = lora.merge_adapter(model, adapter)
-        checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta={"recovery": adapter.meta})
+        merged = models.in_dtype(lora.merge_adapter(model, adapter), options.dtype or stored)
+        meta = {"recovery": adapter.meta | {"bos": bool(leading(tokenizer, bos))}}
+        checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta=meta)
+        state.unlink(missing_ok=True)
         print(f"{options.out}: recovered, validation loss {_best_validation(adapter):.4f} nats")
+        if zeros := lora.sparsity(model):
+            print(f"{zeros:.1%} of its sparse matrices was zero before, {lora.sparsity(merged):.1%} is now")
 
 
 class _Steps:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ..errors import StudyError
 from ..runner.progress import duration
-from .inputs import add_calibration, add_command, read_calibration, tokenizer_or_none
+from .inputs import add_calibration, add_command, add_dtype, read_calibration, tokenizer_or_none
+
+UNITS = {"attention": "head groups", "mlp": "MLP channels", "hidden": "hidden dimensions"}
 
 _PRUNE = """
 Remove the lowest-scoring units and save the smaller model (safetensors + JSON, loaded by `mpstudy.load_pruned`).
@@ -51,6 +53,7 @@ def _add_prune(commands) -> None:
     parser.add_argument("--ratio", type=float, required=True)
     parser.add_argument("--scope", default="local", choices=("local", "global"))
     parser.add_argument("--multiple", type=int, default=1, help="round MLP widths up to a multiple (default 1)")
+    add_dtype(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
 
@@ -62,12 +65,14 @@ def _add_sparsify(commands) -> None:
     parser.add_argument("--sparsity", required=True)
     parser.add_argument("--layers", required=True, help="inclusive range such as 4-25")
     add_calibration(parser, parser.add_mutually_exclusive_group())
+    add_dtype(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
 
 def _add_export(commands) -> None:
     parser = add_command(commands, "export", "a standard checkpoint of a pruned model", _EXPORT, _export)
     parser.add_argument("model", metavar="FOLDER")
+    add_dtype(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
 
@@ -82,7 +87,7 @@ def _prune(options) -> None:
     plan.check_multiple(options.multiple, options.scope)
     checkpoint.check_target(options.out)
     scores = Scores.load(options.scores)
-    model = models.load_model(options.model)
+    model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
     units = Units(tuple(surgery.sets_of(model, scores.values)))
     if len(units.sets) != len(scores.values):
         unknown = sorted(scores.values.keys() - units.counts.keys())
@@ -94,6 +99,19 @@ def _prune(options) -> None:
     meta = {"plan": decision.to_json(), "scores": scores.meta, "parameters_before": before}
     checkpoint.save_pruned(model, options.out, tokenizer=tokenizer_or_none(options.model), meta=meta)
     print(f"{options.out}: {after:,} of {before:,} parameters kept ({1 - after / before:.1%} removed)")
+    for line in _removed(decision, units):
+        print(line)
+
+
+def _removed(decision, units) -> list[str]:
+    """A line for each kind of units: how many went. A ratio that is too small for a unit of few removes none."""
+    lines = []
+    for kind in dict.fromkeys(unit_set.kind for unit_set in units):
+        keys = [unit_set.key for unit_set in units if unit_set.kind == kind]
+        whole, gone = sum(units.counts[key] for key in keys), sum(len(decision.removed[key]) for key in keys)
+        why = "" if gone else f": the ratio is less than one of the {units.counts[keys[0]]} of a layer"
+        lines.append(f"  {gone} of {whole} {UNITS[kind]} removed{why}")
+    return lines
 
 
 def _sparsify(options) -> None:
@@ -113,6 +131,7 @@ def _sparsify(options) -> None:
     checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
     checkpoint.check_empty(options.out)
     batch = read_calibration(options)
+    stored = options.dtype or models.stored_dtype(options.model)
     model, state = models.load_model(options.model), options.out.with_name(f"{options.out.name}.state")
     importance = None
     if by_scores:
@@ -123,12 +142,23 @@ def _sparsify(options) -> None:
         model, [batch], options.layers, method, target,
         importance=importance, update=options.update, log=_Progress(total), state=state,
     )  # fmt: skip
-    model.save_pretrained(options.out)
-    if tokenizer := tokenizer_or_none(options.model):
-        tokenizer.save_pretrained(options.out)
+    _save_sparse(models.in_dtype(model, stored), options)
     shutil.rmtree(state)
     zeros = sum(row["zeros"] * row["weights"] for row in rows) / sum(row["weights"] for row in rows)
     print(f"{options.out}: {zeros:.1%} of the weights of {len(rows)} linear layers are zero")
+
+
+def _save_sparse(model, options) -> None:
+    """As what was given: a pruned model stays one of this package, since no config of transformers names its units."""
+    from ..structure import checkpoint
+
+    tokenizer = tokenizer_or_none(options.model)
+    if checkpoint.is_pruned(options.model):
+        made = {"method": options.method, "update": options.update, "sparsity": options.sparsity}
+        meta = checkpoint.read_facts(options.model)["meta"] | {"sparse": made}
+        checkpoint.save_pruned(model, options.out, tokenizer=tokenizer, meta=meta)
+    else:
+        checkpoint.save_standard(model, options.out, tokenizer=tokenizer)
 
 
 def _export(options) -> None:
@@ -136,7 +166,7 @@ def _export(options) -> None:
     from ..structure import checkpoint
 
     checkpoint.check_empty(options.out)
-    model = models.load_model(options.model)
+    model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
     checkpoint.export_standard(model, options.out, tokenizer=tokenizer_or_none(options.model))
     print(f"{options.out}: AutoModelForCausalLM.from_pretrained loads it")
 

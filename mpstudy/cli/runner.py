@@ -61,7 +61,7 @@ _ADOPT = """
 Give stale results today's fingerprint where nothing that they compute has changed.
 
 Executes the affordable part of the profile (as reproduce --quick does) and compares
-it to the last bit, timings apart, with the report, or with --against FOLDER: results
+it to nine digits, timings apart, with the report, or with --against FOLDER: results
 of the same part that the report's code gave on this machine. Only if every number is
 equal are the stale runs stamped; they keep the old fingerprint, the commit that they
 were computed under and what was checked, in their files and on the page. Runs

@@ -12,6 +12,7 @@ from ..errors import StudyError
 MOST_NATS = 700  # exp of more overflows
 BATCH = 8  # windows
 LOGITS = 2**26  # of a batch: 0.27 GB in fp32
+PIECE = 2**24  # of the logits that a loss is computed of at a time
 
 
 @torch.inference_mode()
@@ -63,15 +64,21 @@ def at_once(window: int, vocabulary: int) -> int:
 
 
 def _window_means(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    """Mean loss and mean accuracy of each window, (2, windows). The loss takes as much memory as the logits that it is
-    of, so it is computed one window at a time.
+    """Mean loss and mean accuracy of each window, (2, windows)."""
+    found = [_token_losses(logits, following) for logits, following in zip(_logits(model, batch), batch[:, 1:])]
+    return torch.stack(found, dim=1).mean(dim=-1)
+
+
+def _token_losses(logits: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+    """Loss and accuracy, 0 or 1, of each token of a window, (2, tokens). A loss takes as much memory as the logits that
+    it is of, so it is computed of a piece of them at a time.
     """
-    losses, hits = [], []
-    for logits, following in zip(_logits(model, batch), batch[:, 1:]):
-        logits = logits.float()
-        losses.append(functional.cross_entropy(logits, following, reduction="none"))
-        hits.append((logits.argmax(dim=-1) == following).float())
-    return torch.stack([torch.stack(losses), torch.stack(hits)]).mean(dim=-1)
+    size, losses, hits = max(1, PIECE // logits.shape[-1]), [], []
+    for piece, wanted in zip(logits.split(size), following.split(size)):
+        piece = piece.float()
+        losses.append(functional.cross_entropy(piece, wanted, reduction="none"))
+        hits.append((piece.argmax(dim=-1) == wanted).float())
+    return torch.stack([torch.cat(losses), torch.cat(hits)])
 
 
 def _logits(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:

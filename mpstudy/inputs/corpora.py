@@ -86,10 +86,11 @@ def sample_windows(
     LLM-Pruner's scheme (arXiv 2305.11627) but for BOS, which it has at the head of a document alone: a random
     document that is long enough, a random window in it, each document once before any comes again. The global random
     state is neither read nor changed.
-    Raises StudyError when no document has ``length`` tokens.
+    Raises StudyError when no document has ``length`` tokens, and for more samples than there can be windows.
     """
     checked(Count, "samples", samples)
     checked(Count, "length", length)
+    check_samples(texts, samples)
     generator = _generator(seed)
     windows = []
     while len(windows) < samples:
@@ -104,6 +105,12 @@ def sample_windows(
         if len(windows) == before:
             raise StudyError(f"no document of {length} tokens among the {len(texts)} of this corpus")
     return _led(torch.stack(windows), leading(tokenizer, bos))
+
+
+def check_samples(texts: Sequence[str], samples: int) -> None:
+    """Raise :class:`StudyError` for more ``samples`` than the texts have places where a token can begin."""
+    if samples > len(texts) > 0 and samples > (places := sum(len(text.encode()) for text in texts)):
+        raise StudyError(f"{samples} samples are wanted of a corpus of {places} bytes: at most as many as it has")
 
 
 def corpus_windows(

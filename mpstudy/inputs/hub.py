@@ -108,8 +108,16 @@ def load(name: str, local: str | Path | None = None) -> Sequence[str] | list[dic
     source = SOURCES[name]
     dataset = _read(source, files_of(name, source, local))
     if source.fields == FIELDS:
-        return [{field: row[field] for field in FIELDS} for row in dataset]
+        return [_instruction(name, number, row) for number, row in enumerate(dataset)]
     return dataset[source.fields[0]]
+
+
+def _instruction(name: str, number: int, row: dict) -> dict[str, str]:
+    """A row with text in each field; without an input it is one of its own kind, and the others must be there."""
+    for field in ("instruction", "output"):
+        if row[field] is None:
+            raise StudyError(f"{name}: row {number} has no {field}")
+    return {field: row[field] or "" for field in FIELDS}
 
 
 def files_of(name: str, source: Source, local: str | Path | None = None) -> list[Path]:
@@ -249,7 +257,7 @@ def format_of(files: list[Path]) -> str:
 
 def _as_row(row: dict, field: str, keep_newline: bool) -> dict:
     """A line of raw text as the hub's row: a blank line is empty; line ends stay where the hub keeps them."""
-    line = row["text"]
+    line = row["text"].removeprefix("\ufeff")
     return {field: line if keep_newline and line.strip() else line.strip()}
 
 
@@ -260,6 +268,8 @@ def _check_columns(source: Source, file: Path, dataset) -> None:
             raise StudyError(f"{file} has no text column {field!r}; its columns: {columns}")
     if not len(dataset):
         raise StudyError(f"{file} holds no rows")
+    if len(source.fields) == 1 and (missing := dataset.data.column(source.fields[0]).null_count):
+        raise StudyError(f"{file}: {missing} rows have no {source.fields[0]!r}")
 
 
 def _suffix(file: Path) -> str:

@@ -6,21 +6,21 @@ as quantized, so a plain model is rebuilt from its config and weights and cached
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 import textwrap
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from ..errors import StudyError, check_choice
+from ..store.files import staging
 from ..store.paths import cache_dir
 from ..structure import checkpoint
 from ..structure.surgery import ungroup
@@ -28,6 +28,8 @@ from . import hub, manifest
 from .names import BUNDLED, Bundled, hub_snapshot, is_bundled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # by the names of safetensors
+SIZES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "vocab_size")
 
 
 def default_device() -> str:
@@ -46,7 +48,8 @@ def load_model(name: str, *, dtype: str = "float32", device: str | None = None):
 
     Raises
     ------
-    StudyError: no such folder or hub id, an unknown dtype, or weights that do not fit the config.
+    StudyError: no such folder or hub id, an unknown dtype, a config that :func:`load_config` refuses, or weights that
+    do not fit it. Weights that the config does not ask for are named on standard error.
     """
     check_choice("dtype", dtype, DTYPES)
     folder = _locate(name)
@@ -65,22 +68,67 @@ def load_tokenizer(name: str):
 
 
 def load_config(name: str):
-    """The configuration of ``name`` without its weights."""
-    return _from_pretrained(AutoConfig, _locate(name))
+    """The configuration of ``name`` without its weights. Raises :class:`StudyError` for what this package cannot read:
+    quantised weights, models of several parts, projected embeddings, sizes that are none.
+    """
+    config = _from_pretrained(AutoConfig, _locate(name))
+    if quantised := getattr(config, "quantization_config", None):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else type(quantised).__name__
+        raise StudyError(f"model {name!r} is quantised ({method}): give its weights as {', '.join(DTYPES)}")
+    if (text := config.get_text_config()) is not config:
+        raise StudyError(
+            f"model {name!r} ({config.model_type}) holds more than text: give its language model ({text.model_type}) "
+            "in a folder of its own"
+        )
+    for size in SIZES:
+        value = getattr(config, size, None)
+        if value is not None and (type(value) is not int or value < 1):
+            raise StudyError(f"model {name!r} cannot be loaded: {size} of its config is {value!r}, not at least 1")
+    if getattr(config, "word_embed_proj_dim", config.hidden_size) != config.hidden_size:
+        raise StudyError(f"model {name!r} projects its embeddings to another size, which has no adapter")
+    return config
+
+
+def stored_dtype(name: str) -> str:
+    """The dtype that most weights of ``name`` are stored in, a key of :data:`DTYPES`; ``float32`` for any other.
+    Raises :class:`StudyError` for a model whose weights are not there.
+    """
+    try:
+        with safe_open(_weights(name)[0], framework="pt") as handle:
+            found = Counter(handle.get_slice(key).get_dtype() for key in list(handle.keys()))
+    except (OSError, SafetensorError) as error:
+        raise StudyError(f"the weights of {name!r} are truncated or changed: {error}") from error
+    return STORED.get(max(found, key=found.__getitem__, default=""), "float32")
 
 
 def fetch(name: str) -> None:
     """Make sure that the config, the tokenizer and the weights of ``name`` can be loaded later, when no hub is within
     reach. The weights are fetched if need be, and not read. Raises :class:`StudyError` for what is nowhere.
     """
-    source = _locate(name)
     load_config(name)
     load_tokenizer(name)
+    _weights(name)
+
+
+def in_dtype(model, dtype: str):
+    """``model`` with its parameters in ``dtype``, in place. Its buffers, such as rotary frequencies, stay in fp32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(DTYPES[dtype])
+    model.config.dtype = DTYPES[dtype]
+    return model
+
+
+def _weights(name: str) -> list[Path]:
+    """The files of the weights, fetched if need be and not read."""
+    source, files = _locate(name), []
     index = _file_of(source, f"{checkpoint.WEIGHTS}.index.json")
     shards = json.loads(index.read_text())["weight_map"].values() if index else (checkpoint.WEIGHTS,)
     for shard in sorted(set(shards)):
-        if _file_of(source, shard) is None:
+        file = _file_of(source, shard)
+        if file is None:
             raise StudyError(f"the weights of model {name!r} are not there: no {shard} in its folder or within reach")
+        files.append(file)
+    return files
 
 
 def _file_of(source: str, file: str) -> Path | None:
@@ -118,16 +166,14 @@ def build_bundled(name: str) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        staged = Path(scratch) / "model"
+    with staging(folder) as scratch:
+        staged = scratch / "model"
         with _quiet():
-            model, tokenizer = _bundled(BUNDLED[name], Path(scratch))
+            model, tokenizer = _bundled(BUNDLED[name], scratch)
             model.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
-        try:
+        with suppress(OSError):  # another process finished the same build first
             os.rename(staged, folder)
-        except OSError:  # another process finished the same build first
-            shutil.rmtree(staged)
     return folder
 
 
@@ -155,8 +201,13 @@ def _read_gguf(path: Path):
 
 def _load_dense(source: str, dtype: torch.dtype):
     """A model with every weight from its checkpoint: transformers would draw missing ones at random."""
+    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")) and any(Path(source).glob("*.bin")):
+        raise StudyError(
+            f"the weights of {source!r} are pickles (.bin), which are never read: convert them to {checkpoint.WEIGHTS}"
+        )
     # a wrong size is let through here, since the report names the tensor and transformers' own error does not
     report = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    load_config(source)
     model, info = _from_pretrained(AutoModelForCausalLM, source, dtype=dtype, **report)
     resized = sorted(name for name, *_ in info["mismatched_keys"])
     for names, problem in ((sorted(info["missing_keys"]), "missing"), (resized, "of another size")):
@@ -164,7 +215,22 @@ def _load_dense(source: str, dtype: torch.dtype):
             raise StudyError(
                 f"the weights of {source!r} do not fit its config: {len(names)} {problem}, first {names[0]}"
             )
+    if unread := sorted(info["unexpected_keys"]):
+        print(
+            f"warning: {source} holds {len(unread)} weights that its config does not ask for, first {unread[0]}",
+            file=sys.stderr,
+        )
+    _untie(model)
     return model
+
+
+def _untie(model) -> None:
+    """Say so in the config of a model whose output embedding its file has beside another input embedding, although the
+    config ties the two: transformers then loads both.
+    """
+    head = model.get_output_embeddings()
+    if model.config.tie_word_embeddings and head.weight is not model.get_input_embeddings().weight:
+        model.config.tie_word_embeddings, model.all_tied_weights_keys = False, {}
 
 
 def _from_pretrained(auto_class, source: str, **kwargs):
@@ -194,7 +260,7 @@ def _load(auto_class, name: str, source: str | Path, **kwargs):
     try:
         with _quiet():
             return auto_class.from_pretrained(source, trust_remote_code=False, **kwargs)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever a file that is not as it should be makes transformers stumble over
         reason = textwrap.shorten(str(error), 200) or type(error).__name__
         raise StudyError(f"cannot load the {auto_class.__name__[4:]} of {name!r}: {reason}") from error
 

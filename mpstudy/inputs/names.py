@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,4 +107,6 @@ def model_type(name: str) -> str | None:
     config = folder and folder / "config.json"
     if not config or not config.is_file():
         return None
-    return json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    with suppress(ValueError, AttributeError):  # a damaged config, which loading it says in its own words
+        return json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    return None

@@ -23,12 +23,11 @@ def leading(tokenizer, bos: bool | None = None) -> list[int]:
 
 
 def check_room(config, window: int, leading: list[int]) -> None:
-    """Raise :class:`StudyError` where ``window`` tokens of text have a position in the model, but not with what leads
-    them.
-    """
+    """Raise :class:`StudyError` where the model has no positions for ``window`` tokens of text and what leads them."""
     positions = getattr(config, "max_position_embeddings", None) or window + len(leading)
-    if window <= positions < window + len(leading):
+    if window + len(leading) > positions:
+        more = " and BOS" if leading else ""
         raise StudyError(
-            f"a window of {window} tokens and BOS has no room in the {positions} positions of the model: at most "
+            f"a window of {window} tokens{more} has no room in the {positions} positions of the model: at most "
             f"{positions - len(leading)}"
         )

@@ -26,25 +26,34 @@ def alpaca_prompt(row: dict) -> str:
     )
 
 
-def encode(tokenizer, rows, cutoff: int, loss_on: str = "response") -> list[Example]:
+def encode(tokenizer, rows, cutoff: int, loss_on: str = "response", bos: bool | None = None) -> list[Example]:
     """Instruction rows (``instruction``, ``input``, ``output``) as examples of at most ``cutoff`` tokens.
 
-    An example begins with BOS where the tokenizer's own texts do. The loss is on the ``response`` and the end of text
-    after it, or on ``all`` tokens but the first, which nothing predicts. Rows with no response within ``cutoff`` are
-    dropped; :class:`StudyError` when none is left.
+    An example begins with BOS as ``bos`` says (see :func:`mpstudy.inputs.tokens.leading`). The loss is on the
+    ``response`` and the end of text after it, or on ``all`` tokens but the first, which nothing predicts. Rows with an
+    empty response or none within ``cutoff`` are dropped; :class:`StudyError` when none is left.
     """
     if tokenizer.eos_token_id is None:
         raise StudyError("recovery needs a tokenizer with an end-of-text token")
-    examples, first = [], leading(tokenizer)
+    examples, first = [], leading(tokenizer, bos)
     for row in rows:
         prompt = first + tokenizer(alpaca_prompt(row), add_special_tokens=False).input_ids
         response = tokenizer(row["output"], add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
         ids, silent = prompt + response, 1 if loss_on == "all" else len(prompt)
-        if len(prompt) < cutoff:
+        if row["output"].strip() and len(prompt) < cutoff:
             examples.append((ids[:cutoff], ([IGNORED] * silent + ids[silent:])[:cutoff]))
     if not examples:
         raise StudyError(f"no instruction row has a response within the first {cutoff} tokens")
     return examples
+
+
+def check_vocabulary(examples: list[Example], size: int) -> None:
+    """:class:`StudyError` for a token id that a vocabulary of ``size`` does not have."""
+    if (largest := max(max(ids) for ids, _ in examples)) >= size:
+        raise StudyError(
+            f"the tokenizer gives the token id {largest}, which is outside the model's vocabulary of {size}: their "
+            "embeddings were not resized, or they do not belong together"
+        )
 
 
 def targets(examples: list[Example]) -> int:

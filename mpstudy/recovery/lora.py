@@ -8,7 +8,7 @@ import copy
 import math
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,10 +17,13 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from ..errors import StudyError
 from ..store import tensorfile
 from ..store.digests import tokens_digest, weights_digest
-from ..structure.families import linear_layers
+from ..structure.families import family, linear_layers
 from . import loop
 from .dropout import Dropout
+from .examples import check_vocabulary
 from .recipe import Recipe
+
+SPARSE = 0.1  # the share of zeros from which on a matrix counts as sparse
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,20 @@ def train_adapter(
     before the first step and after each quarter.
 
     ``state``: a file that keeps the training after every ``save_every`` steps. A call that finds it goes on from there
-    and ends with the same bits on the same machine; at the end it is deleted. In several processes, which
-    ``accelerate launch`` or ``torchrun`` starts, each makes the same call and gets the same adapter. Under FSDP nothing
-    is kept, which one line on standard error says at the start.
+    and ends with the same bits on the same machine; it stays until the caller, who has kept the adapter, deletes it. In
+    several processes, which ``accelerate launch`` or ``torchrun`` starts, each makes the same call and gets the same
+    adapter. Under FSDP nothing is kept, which one line on standard error says at the start.
 
     ``base``: the digest of the model's weights, if the caller has it.
 
-    Raises :class:`StudyError` when ``state`` belongs to another training, when the warm-up is not shorter than the
-    training, and when a loss is not finite (naming the step).
+    A family whose attention cannot tell packed examples apart (:attr:`.families.Family.packs`) is trained on padded
+    rows, which one line on standard error says.
+
+    Raises :class:`StudyError` for tokens outside the vocabulary, when ``state`` belongs to another training, when the
+    warm-up is not shorter than the training, and when a loss is not finite (naming the step).
     """
-    steps = recipe.steps(len(examples))
+    check_vocabulary([*examples, *held_out], model.config.vocab_size)
+    recipe, steps = _fitting(recipe, model.config), recipe.steps(len(examples))
     measured = {math.ceil(steps * quarter / 4) for quarter in (1, 2, 3, 4)}
     meta = {"recipe": asdict(recipe), "seed": seed, "base": base or weights_digest(model)}
     with torch.random.fork_rng():
@@ -99,16 +106,14 @@ def train_adapter(
             if step in measured:
                 row["validation_loss"] = training.mean_loss(held_out)
             add(row)
-            if state and step % save_every == 0 and step < steps:
+            if state and (step % save_every == 0 or step == steps):
                 loop.save(state, key, training, history)
-    if state and training.is_main:
-        Path(state).unlink(missing_ok=True)
     return Adapter(history.best, meta | {"best_step": history.best_step, "history": history.rows})
 
 
 def merge_adapter(model, adapter: Adapter, *, base: str | None = None):
-    """A copy of ``model`` in fp32 with the adapter's update added to its weights. ``base``: as in
-    :func:`train_adapter`.
+    """A copy of ``model`` in fp32 with the adapter's update added to its weights; the zeros of a sparse matrix stay
+    (:func:`zeros_kept`). ``base``: as in :func:`train_adapter`.
 
     Raises :class:`StudyError` when the adapter was trained on another model or changes nothing.
     """
@@ -119,7 +124,38 @@ def merge_adapter(model, adapter: Adapter, *, base: str | None = None):
     with torch.random.fork_rng():  # PEFT draws initial weights, which are then replaced
         lora = with_lora(copy.deepcopy(model).float(), Recipe(**adapter.meta["recipe"]))
     set_peft_model_state_dict(lora, adapter.weights)
-    return lora.merge_and_unload().eval()
+    return zeros_kept(lora.merge_and_unload(), model).eval()
+
+
+@torch.no_grad()
+def zeros_kept(merged, sparse):
+    """``merged`` with the zeros of each sparse matrix of ``sparse``, a model of the same shapes, in place. A matrix is
+    sparse if a tenth of it is zero; of a dense one less than a hundredth is, by chance.
+    """
+    before = dict(sparse.named_parameters())
+    for name, parameter in merged.named_parameters():
+        if is_sparse(before[name]):
+            parameter.masked_fill_((before[name] == 0).to(parameter.device), 0)
+    return merged
+
+
+def is_sparse(weight: torch.Tensor) -> bool:
+    """Whether a parameter is a matrix of which a tenth or more is zero."""
+    return weight.dim() == 2 and (weight == 0).float().mean().item() >= SPARSE
+
+
+def sparsity(model) -> float:
+    """The share of zeros in the sparse matrices of ``model``; 0.0 where it has none."""
+    found = [parameter for parameter in model.parameters() if is_sparse(parameter)]
+    zeros = sum(int((parameter == 0).sum()) for parameter in found)
+    return zeros / max(1, sum(parameter.numel() for parameter in found))
+
+
+def _fitting(recipe: Recipe, config) -> Recipe:
+    if not recipe.packing or family(config).packs:
+        return recipe
+    print(f"examples of {config.model_type} cannot be packed: each has a padded row of its own", file=sys.stderr)
+    return replace(recipe, packing=False)
 
 
 def _digest(examples) -> str:

@@ -1,7 +1,7 @@
 """Results whose code changed without changing what it computes get today's fingerprint, and say so.
 
 The affordable part of a profile is executed by today's code and compared with what the earlier code gave: every
-number, timings apart, to the last bit. Runs whose part agrees are *adopted*: they keep their numbers, get today's
+number, timings apart, to nine digits. Runs whose part agrees are *adopted*: they keep their numbers, get today's
 identity, and hold beside it the fingerprint they had, the commit they were computed under, and what was checked.
 """
 
@@ -62,7 +62,7 @@ def adopt(
         checked = {run.name: _checked(run, earlier, fresh, profile, bool(against)) for run in stale}
         for name, found in checked.items():
             _stamp(name, home, known[name], found | {"beyond": beyond[name]})
-            print(f"{name}: adopted, {found['numbers']} numbers equal to the last bit")
+            print(f"{name}: adopted, {found['numbers']} numbers equal to nine digits")
         prose.refresh(stale, home)
         pages.write_pages(home, load_claims(profile.notebooks), profile.description, outdated(profile, home, known))
     return [run.name for run in stale]
@@ -124,7 +124,7 @@ def _checked(run: Run, earlier: Path, fresh: Path, profile: Profile, whole: bool
     number differs or none was compared.
     """
     old, new = load_result(earlier, run.name), load_result(fresh, run.name)
-    cells = compare(old, new, profile.tolerances.to_the_bit(), whole)
+    cells = compare(old, new, profile.tolerances.to_nine_digits(), whole)
     if different := [cell for cell in cells if cell.status == "outside"]:
         before, now = both(different[0])
         more = f"{len(different)} numbers differ, such as {where(different[0])}: {before} then, {now} now"
@@ -132,7 +132,7 @@ def _checked(run: Run, earlier: Path, fresh: Path, profile: Profile, whole: bool
     if alone := [cell for cell in cells if cell.status == "unmatched"]:
         more = f"{len(alone)} numbers of its part are not in the report, such as {where(alone[0])}"
         raise _refusal(run.name, more)
-    if not (equal := sum(cell.status == "equal" for cell in cells)):
+    if not (equal := sum(cell.status in ("equal", "within") for cell in cells)):
         raise _refusal(run.name, "no number of its part could be compared")
     return {
         "numbers": equal,

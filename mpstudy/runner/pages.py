@@ -220,7 +220,7 @@ def _adopted(run: str, entry: dict) -> str:
     checked = entry["checked"]
     return (
         f"{run}: {checked['numbers']} numbers of a part, computed again by code {checked['by']['revision']}, are "
-        f"equal to the last bit to those of {checked['against']['revision']} on {checked['against']['cpu']}; "
+        f"equal to nine digits to those of {checked['against']['revision']} on {checked['against']['cpu']}; "
         f"so the results, computed under {entry['computed_under'][:12]}, stand for this code since {entry['adopted']} "
         f"(fingerprint then {entry['fingerprint'][:12]}); "
         f"not reached by the part and so not checked: {', '.join(checked['beyond']) or 'nothing'}"

@@ -10,7 +10,7 @@ from ..errors import StudyError, check_choice
 
 KEY, EQUAL = "exact", "equal"  # a float column that names its row; a result in words, truth values or whole numbers
 BOUNDS = {"rel", "abs"}
-ZERO = {"abs": 0.0}
+ROUNDING = {"rel": 1e-9}  # of doubles that hold results of fp32, whose own digits end at 1e-7
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,12 @@ class Tolerances:
             return "pooled"
         return None
 
-    def to_the_bit(self) -> "Tolerances":
-        """The same where numbers must be equal."""
-        exact = {column: tolerance if tolerance in (KEY, EQUAL) else ZERO for column, tolerance in self.columns.items()}
-        return replace(self, columns=exact, default=ZERO)
+    def to_nine_digits(self) -> "Tolerances":
+        """The same where numbers must be equal, but for the order of a sum, which hangs on where memory lies."""
+        strict = {
+            name: tolerance if tolerance in (KEY, EQUAL) else ROUNDING for name, tolerance in self.columns.items()
+        }
+        return replace(self, columns=strict, default=ROUNDING)
 
     def check_names(self, results: Iterable[dict]) -> None:
         """StudyError for an entry that names nothing in the tables of ``results``."""

@@ -106,21 +106,37 @@ def cached_json(step: Step, compute: Callable[[], dict]) -> dict:
     """The JSON-able result of ``compute``, kept. It carries ``seconds``, what it took when it was computed."""
     path = step.path(".json")
     if path.is_file():
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StudyError(f"the cached result {path} is damaged; delete it and run again") from error
+        return _read(path)
     value, seconds = _timed(compute)
     value |= {"seconds": seconds}
-    write_atomically(path, json.dumps(value))
+    text = json.dumps(value)
+    write_atomically(path, f"{_sha256(text)}\n{text}")
     return value
+
+
+def _read(path: Path) -> dict:
+    """What lies in a JSON entry, below the digest of its text."""
+    try:
+        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+    except ValueError:  # no text at all
+        digest = text = ""
+    if digest != _sha256(text):
+        raise StudyError(f"the cached result {path} is damaged; delete it and run again")
+    return json.loads(text)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def cached_file(step: Step, cls: type[Stored], compute: Callable[[], Stored]) -> Stored:
     """The same for a value of the class ``cls``; the seconds stand in its ``meta``."""
     path = step.path(".safetensors")
     if path.is_file():
-        return cls.load(path)
+        try:
+            return cls.load(path)
+        except StudyError as error:
+            raise StudyError(f"the cached result {path} is damaged; delete it and run again") from error
     value, seconds = _timed(compute)
     value.meta["seconds"] = seconds
     with replacing(path) as partial:

@@ -1,41 +1,119 @@
-"""Writing files so that they are either whole or absent."""
+"""Writing files and folders so that they are either whole or absent.
 
+What is being written lies in a hidden folder beside its place, which its writer holds locked: the lock ends with the
+process, so that a later writer of the same place can tell what a killed one left, and removes it.
+"""
+
+import fcntl
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
+
+from ..errors import StudyError
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a neighbouring temporary file, so that a kill leaves the old file or the
-    new one.
-    """
+    """Write ``text`` to ``path``, so that a kill leaves the old file or the new one."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-class replacing:
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
     """``with replacing(path) as partial:`` write ``partial``; it becomes ``path`` when the block ends without an
     error.
     """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with staging(path) as scratch:
+        partial = scratch / path.name
+        yield partial
+        _keep(partial)
+        os.replace(partial, path)
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
 
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """``with new_folder(folder) as staged:`` write into the folder ``staged``; it becomes ``folder``, in the place of
+    one that was there, when the block ends without an error. Raises :class:`StudyError` where the disk is full.
+    """
+    folder = Path(folder)
+    with staging(folder) as scratch:
+        staged = scratch / "new"
+        staged.mkdir()
+        yield staged
+        for file in staged.rglob("*"):
+            if file.is_file():
+                _keep(file)
+        if folder.exists():  # out of the way in one step, not file by file
+            os.rename(folder, scratch / "old")
+        os.rename(staged, folder)
+
+
+def sweep(path: str | Path) -> None:
+    """Remove what killed writers of ``path`` left beside it; what a living one writes stays."""
+    path = Path(path)
+    for left in path.parent.iterdir():
+        if left.name.startswith(_prefix(path)):
+            with suppress(OSError):
+                _remove_unlocked(left)
+
+
+def check_parent(path: str | Path) -> Path:
+    """``path``, whose parent is there and can be written to or else is made; :class:`StudyError` if that fails."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)):
+            pass
+    except OSError as error:
+        raise StudyError(f"cannot write to the folder {path.parent}: {error.strerror}") from error
+    return path
+
+
+def _remove_unlocked(left: Path) -> None:
+    handle = os.open(left, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(left)
+    finally:
         os.close(handle)
-        self.partial = Path(name)
-        return self.partial
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.partial.unlink(missing_ok=True)
-            return
-        with self.partial.open("rb") as handle:
-            os.fsync(handle.fileno())
-        self.partial.chmod(0o644)
-        os.replace(self.partial, self.path)
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.writing-"
+
+
+@contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """An empty locked folder beside ``path``, whose parent is there; it is removed at the end."""
+    sweep(path)
+    scratch, handle = _locked_folder(path)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(handle)
+
+
+def _locked_folder(path: Path) -> tuple[Path, int]:
+    """A new folder beside ``path`` and the open handle that locks it. One that another process swept before it was
+    locked is made again.
+    """
+    while True:
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path)))
+        with suppress(FileNotFoundError):
+            handle = os.open(scratch, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if scratch.is_dir():
+                return scratch, handle
+            os.close(handle)
+
+
+def _keep(file: Path) -> None:
+    """Make sure that a file is on the disk before its name says that it is whole."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())

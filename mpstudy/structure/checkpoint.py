@@ -7,24 +7,29 @@ sha256 of the weights, what was done) and, if given, the tokenizer. It loads bac
 import copy
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 import textwrap
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..errors import StudyError
+from ..store.files import check_parent, new_folder
 from .families import family
 from .surgery import all_sets, resize, unit_counts
 from .units import KINDS
 
 MARK = "pruned.json"
 WEIGHTS = "model.safetensors"
+GENERATION = "generation_config.json"
 FORMAT = 1
 
 
@@ -42,14 +47,11 @@ def save_pruned(
 ) -> Path:
     """Write ``model`` to ``folder``, which appears only when complete. An existing checkpoint there is replaced.
 
-    Raises :class:`StudyError` when the disk is too small or ``folder`` holds something else.
+    Raises :class:`StudyError` when the disk is too small, a weight is not finite or ``folder`` holds something else.
     """
     folder = check_target(folder)
-    state = _state_dict(model)
-    _check_space(folder.parent, sum(value.nbytes for value in state.values()))
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as scratch:
-        staged = Path(scratch) / "model"
-        staged.mkdir()
+    state = _checked_state(model, folder)
+    with new_folder(folder) as staged:
         model.config.save_pretrained(staged)
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.save_pretrained(staged)
@@ -63,9 +65,22 @@ def save_pruned(
             "meta": meta or {},
         }
         (staged / MARK).write_text(json.dumps(facts, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(staged, folder)
+    return folder
+
+
+def save_standard(
+    model: PreTrainedModel, folder: str | Path, *, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Path:
+    """Write ``model`` as a checkpoint that transformers loads; ``folder`` appears only when complete.
+
+    Raises :class:`StudyError` when the disk is too small, a weight is not finite or ``folder`` holds something.
+    """
+    folder = check_empty(folder)
+    _checked_state(model, folder)
+    with new_folder(folder) as staged:
+        model.save_pretrained(staged)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staged)
     return folder
 
 
@@ -92,30 +107,25 @@ def export_standard(
     twin = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
     twin.load_state_dict(model.state_dict(), strict=True)
     twin.generation_config = model.generation_config
-    twin.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    return folder
+    return save_standard(twin, folder, tokenizer=tokenizer)
 
 
 def check_empty(folder: str | Path) -> Path:
-    """:class:`StudyError` if ``folder`` holds something."""
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Make the parent of ``folder``; :class:`StudyError` if that fails or ``folder`` holds something."""
+    if _holds_something(Path(folder)):
         raise StudyError(f"{folder} exists; choose another folder")
-    return folder
+    return check_parent(folder)
 
 
 def check_target(folder: str | Path) -> Path:
     """Make the parent of ``folder``; :class:`StudyError` if that fails or ``folder`` holds something else."""
-    folder = Path(folder)
-    if folder.exists() and not is_pruned(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if _holds_something(Path(folder)) and not is_pruned(folder):
         raise StudyError(f"{folder} exists and is not a pruned checkpoint; choose another folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(f"cannot make the folder {folder.parent}: {error.strerror}") from error
-    return folder
+    return check_parent(folder)
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def load_pruned(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -136,7 +146,9 @@ def load_pruned(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrai
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
         resize(model, facts["units"])
         missing, unexpected = model.load_state_dict(state, strict=False)
-    except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+        if (folder / GENERATION).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever a file that is not as it should be makes transformers stumble over
         reason = textwrap.shorten(str(error), 200)
         raise StudyError(f"{folder} is not a pruned checkpoint of mpstudy: {reason}") from error
     tied = set(getattr(model, "all_tied_weights_keys", {}))
@@ -157,18 +169,21 @@ def read_facts(folder: str | Path) -> dict:
     return facts
 
 
-def _state_dict(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Weights by name, each shared storage once (the output embedding of a tied model is left out)."""
+def _checked_state(model: PreTrainedModel, folder: Path) -> dict[str, torch.Tensor]:
+    """Weights by name, each shared storage once (the output embedding of a tied model is left out); StudyError where
+    one is not finite or ``folder`` is on a disk that has no room for them.
+    """
     tied = set(getattr(model, "all_tied_weights_keys", {})) if model.config.tie_word_embeddings else set()
-    return {name: value.contiguous().cpu() for name, value in model.state_dict().items() if name not in tied}
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+    state = {name: value.contiguous().cpu() for name, value in model.state_dict().items() if name not in tied}
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise StudyError(f"the weights of {name} are not finite: nothing is saved to {folder}")
+    needed, free = sum(value.nbytes for value in state.values()), shutil.disk_usage(folder.parent).free
     if free < needed * 1.05 + 2**20:
         raise StudyError(
-            f"no space for a checkpoint in {folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+            f"no space for a checkpoint in {folder.parent}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
         )
+    return state
 
 
 def _sha256(path: Path) -> str:

@@ -33,6 +33,7 @@ class Family(ABC):
     layers = "model.layers"
     attention, mlp = "self_attn", "mlp"  # inside a layer; "" is the layer itself
     width = "intermediate_size"  # what a config calls the number of MLP channels
+    packs = True  # whether position_ids that begin anew keep the examples of a row apart in its attention
 
     @abstractmethod
     def heads(self, attention: nn.Module) -> tuple[int, list[Part]]:
@@ -100,6 +101,7 @@ class Opt(Family):
     layers = "model.decoder.layers"
     mlp = ""
     width = "ffn_dim"
+    packs = False  # positions come from the attention mask
 
     def heads(self, attention):
         head = attention.head_dim
