@@ -1,7 +1,7 @@
 """Pruned checkpoints: safetensors + JSON, never a pickle, never code from the checkpoint.
 
 A folder holds ``model.safetensors``, ``config.json`` (of the dense architecture), ``pruned.json`` (units per layer,
-sha256 of the weights, what was done) and, if given, the tokenizer. It loads back bit for bit.
+sha256 of every other file, what was done) and, if given, the tokenizer. It loads back bit for bit.
 """
 
 import copy
@@ -62,6 +62,7 @@ def save_pruned(
             "format": FORMAT,
             "units": unit_counts(model),
             "sha256": _sha256(staged / WEIGHTS),
+            "files": {file.name: _sha256(file) for file in sorted(staged.iterdir()) if file.name != WEIGHTS},
             "meta": meta or {},
         }
         (staged / MARK).write_text(json.dumps(facts, indent=1))
@@ -137,8 +138,9 @@ def load_pruned(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrai
     facts = read_facts(folder)
     if not (folder / WEIGHTS).is_file():
         raise StudyError(f"{folder} is not a complete pruned checkpoint: {WEIGHTS} is missing")
-    if _sha256(folder / WEIGHTS) != facts["sha256"]:
-        raise StudyError(f"{folder / WEIGHTS} is truncated or changed: its sha256 is not the one in {MARK}")
+    for name, expected in {WEIGHTS: facts["sha256"], **facts.get("files", {})}.items():
+        if (folder / name).is_file() and _sha256(folder / name) != expected:
+            raise StudyError(f"{folder / name} is truncated or changed: its sha256 is not the one in {MARK}")
     try:
         state = load_file(str(folder / WEIGHTS))
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -217,12 +217,18 @@ def _facts_of_another(folder):
     (folder / "pruned.json").write_text('{"format": 1}')
 
 
+def _changed_config(folder):
+    change_config(folder, rms_norm_eps=1e-3)
+
+
 def _other_depth(folder):
     change_config(folder, num_hidden_layers=1)
+    change_facts(folder, files={})
 
 
 def _other_family(folder):
     change_config(folder, model_type="gpt2")
+    change_facts(folder, files={})
 
 
 def _renamed_tensor(folder):
@@ -249,6 +255,7 @@ def _renamed_tensor(folder):
         (_binary_facts, "no valid pruned.json"),
         (_facts_as_list, "no valid pruned.json"),
         (_facts_of_another, "no valid pruned.json"),
+        (_changed_config, "config.json is truncated or changed"),
         (_other_depth, "is not a pruned checkpoint|does not fit its own config"),
         (_other_family, "is not a pruned checkpoint|no adapter for model family 'gpt2'"),
         (_renamed_tensor, "does not fit its own config: .*model.norm.weight.*model.norm.wait"),
@@ -291,6 +298,7 @@ def test_code_in_a_checkpoint_is_never_executed_nor_asked_about(saved, kind, mon
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
     (saved / "spy.py").write_text(SPY.format(kind=kind))
     change_config(saved, model_type=kind, auto_map={"AutoConfig": "spy.Config", "AutoModelForCausalLM": "spy.Model"})
+    change_facts(saved, files={})
     if kind == "llama":
         assert_same(models.load_model(str(saved), device="cpu"), pruned_model())
     else:
