@@ -12,11 +12,13 @@ import textwrap
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
+    MistralConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -31,6 +33,7 @@ MARK = "pruned.json"
 WEIGHTS = "model.safetensors"
 GENERATION = "generation_config.json"
 FORMAT = 1
+OF_LLAMA = {"model_type", "architectures", "attention_bias", "mlp_bias", "pretraining_tp"}  # not of a Mistral's config
 
 
 def is_pruned(folder: str | Path) -> bool:
@@ -103,12 +106,30 @@ def export_standard(
                 "prune all layers by local scope"
             )
     (groups,), (channels,) = widths["attention"], widths["mlp"]
-    config = copy.deepcopy(model.config)
-    config.update(family(config).standard(config, groups, channels))
-    twin = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    twin = AutoModelForCausalLM.from_config(_standard_config(model.config, groups, channels), dtype=model.dtype)
     twin.load_state_dict(model.state_dict(), strict=True)
     twin.generation_config = model.generation_config
     return save_standard(twin, folder, tokenizer=tokenizer)
+
+
+def _standard_config(dense, groups: int, channels: int):
+    """The config of a model of the family ``dense`` with so many head groups and channels a layer. That of a Llama
+    refuses a number of heads that does not divide the hidden size; then it is that of the Mistral which computes the
+    same. :class:`StudyError` where no config can name the sizes.
+    """
+    config = copy.deepcopy(dense)
+    changes = family(config).standard(config, groups, channels)
+    heads = changes.get("num_attention_heads", 1)
+    if config.model_type == "llama" and config.hidden_size % heads and not (config.attention_bias or config.mlp_bias):
+        shared = {name: value for name, value in config.to_dict().items() if name not in OF_LLAMA}
+        config = MistralConfig(**shared, sliding_window=None)
+    config.update(changes)
+    try:
+        config.validate()
+    except StrictDataclassError as error:
+        reason = f"a config of {config.model_type} cannot name {heads} heads in a hidden size of {config.hidden_size}"
+        raise StudyError(f"{reason}: prune another share of the heads, or only MLP channels") from error
+    return config
 
 
 def check_empty(folder: str | Path) -> Path:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.families import tiny_family
 from helpers.tiny import byte_tokenizer, pruned_model, tokens
+from transformers import AutoModelForCausalLM
 
 from mpstudy import pruners
 from mpstudy.errors import StudyError
@@ -45,6 +46,31 @@ def test_plain_transformers_loads_it_with_equal_logits(kind, tmp_path):
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
         assert torch.equal(torch.load(tmp_path / "logits.pt"), model(input_ids=batch).logits)
+
+
+@pytest.mark.parametrize(("kind", "loaded"), [("llama", "mistral"), ("qwen3", "qwen3")])
+def test_heads_that_do_not_divide_the_hidden_size(kind, loaded, tmp_path):
+    """Seven of nine heads, as one share of the bundled model's parameters leaves them."""
+    sizes = {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 9}
+    model = tiny_family(kind, **sizes)
+    units = prunable_units(model, "0-1")
+    surgery.remove_units(model, make_plan(pruners.score("l2", model, [], units), units, 0.25))
+    checkpoint.export_standard(model, tmp_path / "model")
+    twin = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    assert twin.config.model_type == loaded and twin.config.num_attention_heads == 7
+    batch = tokens(1, 300)
+    with torch.no_grad():
+        assert torch.equal(twin(input_ids=batch).logits, model(input_ids=batch).logits)
+
+
+@pytest.mark.parametrize(("kind", "more"), [("gemma2", {}), ("llama", {"attention_bias": True})])
+def test_a_config_that_cannot_name_the_heads_says_so(kind, more, tmp_path):
+    model = tiny_family(kind, hidden_size=72, num_attention_heads=9, num_key_value_heads=9, **more)
+    units = prunable_units(model, "0-1")
+    surgery.remove_units(model, make_plan(pruners.score("l2", model, [], units), units, 0.25))
+    with pytest.raises(StudyError, match=f"a config of {kind} cannot name 7 heads in a hidden size of 72"):
+        checkpoint.export_standard(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_widths_are_rounded_up_to_the_multiple():

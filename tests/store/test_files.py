@@ -1,0 +1,90 @@
+"""Files and folders appear whole, and what a killed writer left goes with the next one."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mpstudy.errors import StudyError
+from mpstudy.store import files
+
+WRITER = """
+import sys, time
+from mpstudy.store import files
+with files.{kind}(sys.argv[1]) as partial:
+    (partial / "half" if partial.is_dir() else partial).write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def writer(kind: str, path) -> subprocess.Popen:
+    """A process that is half-way through writing ``path``."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER.format(kind=kind), str(path)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"writing\n"
+    return process
+
+
+@pytest.mark.parametrize("kind", ["replacing", "new_folder"])
+def test_a_killed_writer_leaves_nothing_that_stays(tmp_path, kind):
+    path = tmp_path / "out[1]"  # a pattern would not find what is called so
+    process = writer(kind, path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not path.exists() and len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".out[1]9.writing-of-another").mkdir()
+    files.write_atomically(path, "whole")
+    assert path.read_text() == "whole"
+    assert {file.name for file in tmp_path.iterdir()} == {"out[1]", ".out[1]9.writing-of-another"}
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path):
+    process = writer("replacing", tmp_path / "out")
+    try:
+        (left,) = tmp_path.iterdir()
+        files.write_atomically(tmp_path / "out", "mine")
+        assert (left / "out").read_text() == "half"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_folder_appears_whole_in_the_place_of_another(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").touch()
+    with files.new_folder(folder) as staged:
+        (staged / "below").mkdir()
+        (staged / "below" / "new").write_text("new")
+        assert [file.name for file in folder.iterdir()] == ["old"]
+    assert [file.name for file in folder.iterdir()] == ["below"] and (folder / "below" / "new").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").touch()
+    with pytest.raises(KeyError), files.new_folder(folder) as staged:
+        (staged / "new").touch()
+        raise KeyError
+    assert [file.name for file in folder.iterdir()] == ["old"] and list(tmp_path.iterdir()) == [folder]
+
+
+def test_many_writers_of_one_file_all_end_well(tmp_path):
+    code = "import sys\nfrom mpstudy.store import files\nfor i in range(200): files.write_atomically(sys.argv[1], 'x')"
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_parent_that_cannot_be_made_or_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StudyError, match="cannot write to the folder .*file/below: Not a directory"):
+        files.check_parent(tmp_path / "file" / "below" / "out")
+    with pytest.raises(StudyError, match="cannot write to the folder /proc: "):
+        files.check_parent("/proc/out")
+    assert files.check_parent(tmp_path / "new" / "out") == tmp_path / "new" / "out"
+    assert list((tmp_path / "new").iterdir()) == []
