@@ -215,7 +215,7 @@ def _check_recipe(parameters: dict) -> None:
 
 
 def _check_model(parameters: dict) -> None:
-    """Family and layer range against the model's configuration."""
+    """Family, layer range, shares and the tokens of instructions against the model's configuration."""
     from ..inputs.models import load_config
     from ..structure.families import family
     from ..structure.units import HIDDEN, ranges
@@ -224,6 +224,34 @@ def _check_model(parameters: dict) -> None:
     family(config)  # one that is known
     if parameters.get("layers", HIDDEN) != HIDDEN:
         ranges(parameters["layers"], config.num_hidden_layers)
+    _check_shares(parameters, config)
+    if "instructions" in parameters:
+        _check_ends(parameters["model"], config.vocab_size)
+
+
+def _check_shares(parameters: dict, config: Any) -> None:
+    """The shares of ``share`` and ``shares``; of a pruned model the config does not say how many units it has."""
+    from ..structure.checkpoint import is_pruned
+    from ..structure.feasible import check_shares
+
+    shares = [parameters["share"]] if "share" in parameters else []
+    shares += parameters.get("shares", [])
+    if shares and "layers" in parameters and not is_pruned(parameters["model"]):
+        check_shares(config, parameters["layers"], shares)
+
+
+def _check_ends(model: str, size: int) -> None:
+    """The tokens that begin and end an example have a row in the embeddings."""
+    from ..inputs.models import load_tokenizer
+    from ..inputs.tokens import leading
+
+    tokenizer = load_tokenizer(model)
+    if tokenizer.eos_token_id is None:
+        raise StudyError(f"the tokenizer of {model} has no end-of-text token, which recovery needs")
+    ends = {"end-of-text": tokenizer.eos_token_id, "BOS": max(leading(tokenizer), default=None)}
+    for name, token in ends.items():
+        if token is not None and token >= size:
+            raise StudyError(f"the {name} token {token} is outside the vocabulary of {model}, which has {size}")
 
 
 def _check_windows(corpora: list[str], window: int) -> None:

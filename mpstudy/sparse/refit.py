@@ -24,6 +24,7 @@ def refit(weight, gram, keep, damp: float = DAMP) -> torch.Tensor:
 
 
 def reconstruction_error(weight, dense, gram) -> float:
-    """``||(W - W0) X^T||^2`` over ``||W0 X^T||^2``."""
+    """``||(W - W0) X^T||^2`` over ``||W0 X^T||^2``; 0 for a layer that puts out nothing, before and after."""
     difference = weight - dense
-    return float(((difference @ gram) * difference).sum() / ((dense @ gram) * dense).sum())
+    lost, whole = ((difference @ gram) * difference).sum(), ((dense @ gram) * dense).sum()
+    return float(lost / whole) if lost else 0.0

@@ -3,6 +3,7 @@
 Memory beside the model: the calibration samples at one layer, and the Gram matrices of one layer's inputs.
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from ..store.files import replacing
 from ..structure import families
 from ..structure.units import parse_layers
 from . import METHODS, UPDATES
+from .finite import check_finite
 from .masks import Target
 from .refit import reconstruction_error
 
@@ -54,7 +56,9 @@ def prune_layers(
 
     Raises
     ------
-    StudyError: an unknown method or update, a pattern that does not divide a matrix, or a ``state`` of another pruning.
+    StudyError: an unknown method or update, a pattern that does not divide a matrix, a ``state`` of another pruning, or
+    a number that is not finite, or a matrix that cannot be factorised, in a linear layer, which is named; its layer is
+    then not kept in ``state``.
     """
     check_method(method, update)
     if METHODS[method].takes_scores != (importance is not None):
@@ -64,6 +68,9 @@ def prune_layers(
     for layer in chosen:
         for name, linear in _linears(model, layer).items():
             target.check(linear.in_features, name)
+            check_finite("weights", linear.weight, name, method)  # the last layer may be hours away
+            if importance:
+                check_finite("scores", importance(f"{name}.weight"), name, method)
     settings = {"layers": layers, "method": method, "update": update, "target": str(target)}
     if state and importance:
         scores = (importance(f"{name}.weight") for layer in chosen for name in _linears(model, layer))
@@ -78,7 +85,8 @@ def prune_layers(
         run = partial(_run, families.layers(model)[layer], layer)
         for name, gram in _grams(linears, run, inputs).items():
             score = importance(f"{name}.weight") if importance else None
-            new.append({"layer": layer, "linear": name} | _prune(linears[name], gram, method, update, target, score))
+            done = _prune(name, linears[name], gram, method, update, target, score)
+            new.append({"layer": layer, "linear": name} | done)
             log(new[-1])
         store.save(layer, linears, new)
         rows += new
@@ -92,16 +100,25 @@ def check_method(method: str, update: str) -> None:
     check_choice("update", update, UPDATES)
 
 
-def _prune(linear: nn.Linear, gram, method: str, update: str, target: Target, score) -> dict:
+def _prune(name: str, linear: nn.Linear, gram, method: str, update: str, target: Target, score) -> dict:
     begin, dense = time.perf_counter(), linear.weight.detach().float().clone()
-    weight = METHODS[method].function(dense, gram, target, None if score is None else score.to(dense.device))
-    if UPDATES[update].function:
-        weight = UPDATES[update].function(dense, gram, weight != 0)
+    words = method if update == "none" else f"{method}, update {update}"
+    check_finite("sums of squared inputs", gram, name, words)
+    try:
+        weight = METHODS[method].function(dense, gram, target, None if score is None else score.to(dense.device))
+        if UPDATES[update].function:
+            weight = UPDATES[update].function(dense, gram, weight != 0)
+    except torch.linalg.LinAlgError as error:
+        raise StudyError(f"the Gram matrix of the inputs cannot be factorised in {name} (method {words})") from error
+    check_finite("pruned weights", weight.to(linear.weight.dtype), name, words)
+    error = reconstruction_error(weight, dense, gram)
+    if not math.isfinite(error):
+        raise StudyError(f"the reconstruction error is {error}, not finite in {name} (method {words})")
     linear.weight.copy_(weight)
     return {
         "weights": weight.numel(),
         "zeros": float((weight == 0).float().mean()),
-        "error": reconstruction_error(weight, dense, gram),
+        "error": error,
         "seconds": time.perf_counter() - begin,
     }
 
@@ -189,6 +206,7 @@ class _Store:
         if different := [name for name in self.key if meta["key"].get(name) != self.key[name]]:
             raise StudyError(f"{self.folder} is of another pruning (other {different[0]}); choose another folder")
         for name, linear in _linears(model, layer).items():
+            check_finite("kept weights", weights[name], name, self.key["method"])
             linear.weight.copy_(weights[name])
         rows += meta["rows"]
         return True

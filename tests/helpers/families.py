@@ -21,6 +21,13 @@ OWN = {
         "query_pre_attn_scalar": 8,
         "layer_types": ["sliding_attention", "full_attention"],
     },
+    "granite": {
+        "attention_bias": True,
+        "attention_multiplier": 0.2,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 2.0,
+    },
     "glm": {"attention_bias": True},
     "opt": {"ffn_dim": 24, "word_embed_proj_dim": 32, "init_std": 0.15},
     "gpt_neox": {"rotary_pct": 0.5},

@@ -26,7 +26,7 @@ LISTS += ("methods", "sparsities", "lipschitz_seeds", "rows", "moreau_rows", "so
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", tokenizer=False, num_hidden_layers=6)
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", num_hidden_layers=6)
 
 
 @pytest.fixture(autouse=True)

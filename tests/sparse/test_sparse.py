@@ -2,20 +2,25 @@
 
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers.families import tiny_family
 from helpers.models import bits, same_bits, tiny_llama, tiny_tokens
 
-from mpstudy import sparse
+from mpstudy import pruners, sparse
 from mpstudy.errors import StudyError
-from mpstudy.sparse import admm, refit, sparsegpt
+from mpstudy.sparse import admm, refit, sequential, sparsegpt
+from mpstudy.sparse.importance import ELEMENTWISE, element_scores
 from mpstudy.sparse.masks import Target, kept
 from mpstudy.sparse.refit import reconstruction_error
+from mpstudy.sparse.registry import ElementScore, Update
 from mpstudy.sparse.sequential import prune_layers
 from mpstudy.sparse.wanda import wanda
+from mpstudy.store import tensorfile
 from mpstudy.structure.families import FAMILIES
+from mpstudy.structure.units import prunable_units
 from mpstudy.study import Study
 
 TARGETS = [Target(0.5), Target(0.6), Target(0.8), Target.parse("2:4"), Target.parse("4:8")]
@@ -302,6 +307,134 @@ def test_bad_input_is_refused_before_anything_changes():
     with pytest.raises(StudyError, match="'wanda' takes no importance"):
         prune_layers(model, [tiny_tokens()], "0-1", "wanda", Target(0.5), importance={}.__getitem__)
     assert same_bits(model, before)
+
+
+# --- Numbers that are not finite -----------------------------------------------------------------------------------
+
+LINEAR = "model.layers.1.mlp.up_proj"
+BAD = [float("nan"), float("inf"), -float("inf")]
+
+
+def pruned_by(model, method, update="none", **options):
+    """``model`` pruned in place by ``method``, a masked one by the weights' sizes."""
+    sizes = {name: weight.detach().abs() for name, weight in model.named_parameters()}
+    importance = sizes.__getitem__ if sparse.METHODS[method].takes_scores else None
+    return prune_layers(
+        model, [tiny_tokens()], "0-1", method, Target(0.5), **{"importance": importance, "update": update} | options
+    )
+
+
+def refused(message, model, method, **options):
+    """The pruning ends in one line, and nothing that it kept is of a layer that ended so."""
+    with pytest.raises(StudyError, match=message) as caught:
+        pruned_by(model, method, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", sorted(sparse.METHODS))
+@pytest.mark.parametrize("bad", BAD)
+def test_a_weight_that_is_not_finite_is_named_before_anything_changes(method, bad):
+    model = tiny_llama()
+    model.get_parameter(f"{LINEAR}.weight").data[3, 5] = bad
+    before = bits(model)
+    refused(rf"the weights are not finite in {LINEAR} \(method {method}\)", model, method)
+    assert same_bits(model, before)
+
+
+@pytest.mark.parametrize("method", sorted(sparse.METHODS))
+@pytest.mark.parametrize("bad", BAD)
+def test_an_input_that_is_not_finite_is_named_and_its_layer_not_kept(method, bad, tmp_path):
+    """The norm before the MLP of the second layer gives it: the first layer is pruned, and kept."""
+    model = tiny_llama()
+    model.get_parameter("model.layers.1.post_attention_layernorm.weight").data[0] = bad
+    named = rf"sums of squared inputs are not finite in model.layers.1.mlp.\w+ \(method {method}\)"
+    refused(named, model, method, state=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["layer-0.safetensors"]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_score_that_is_not_finite_is_named(bad):
+    model = tiny_llama()
+    scores = {name: weight.detach().abs() for name, weight in model.named_parameters()}
+    scores[f"{LINEAR}.weight"][0, 0] = bad
+    before = bits(model)
+    named = rf"the scores are not finite in {LINEAR} \(method masked\)"
+    refused(named, model, "masked", importance=scores.__getitem__)
+    assert same_bits(model, before)
+
+
+@pytest.mark.parametrize("method", sorted(ELEMENTWISE))
+def test_scores_are_of_finite_weights_and_finite_themselves(method, monkeypatch):
+    model = tiny_llama()
+    units, name = prunable_units(model, "0-1"), f"{LINEAR}.weight"
+    infinite = {key: torch.full_like(weight, torch.inf) for key, weight in units.parameters(model).items()}
+    monkeypatch.setitem(ELEMENTWISE._records, "infinite", ElementScore(lambda *arguments: infinite))
+    monkeypatch.setattr(pruners, "check_settings", lambda name, settings: None)
+    with pytest.raises(StudyError, match=r"scores are not finite in \S+layers.0.self_attn.q_proj \(method infinite\)"):
+        element_scores("infinite", model, [tiny_tokens()], units)
+    model.get_parameter(name).data[0, 0] = float("nan")
+    with pytest.raises(StudyError, match=rf"the weights are not finite in {LINEAR} \(method {method}\)"):
+        element_scores(method, model, [tiny_tokens()], units)
+
+
+@pytest.mark.parametrize("method", sorted(sparse.METHODS))
+@pytest.mark.parametrize("bad", BAD)
+def test_a_result_that_is_not_finite_is_not_kept(method, bad, monkeypatch, tmp_path):
+    """The first linear layer gives what it should, the second does not: the layer of both is not kept."""
+    found, calls = sparse.METHODS[method], []
+
+    def broken(weight, *arguments):
+        calls.append(weight)
+        return found.function(weight, *arguments) + (bad if len(calls) == 2 else 0)
+
+    monkeypatch.setitem(sparse.METHODS._records, method, replace(found, function=broken))
+    named = rf"pruned weights are not finite in model.layers.0.self_attn.k_proj \(method {method}\)"
+    refused(named, tiny_llama(), method, state=tmp_path)
+    assert len(calls) == 2 and list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_half_precision_cannot_hold_are_not_kept(monkeypatch):
+    """70,000 is finite in fp32, and above the largest number of float16."""
+    found = sparse.METHODS["wanda"]
+    large = replace(found, function=lambda *arguments: found.function(*arguments).clamp_max(0) + 70_000)
+    monkeypatch.setitem(sparse.METHODS._records, "wanda", large)
+    refused("pruned weights are not finite in model.layers.0.self_attn.q_proj", tiny_llama().half(), "wanda")
+
+
+@pytest.mark.parametrize("update", sorted(set(sparse.UPDATES) - {"none"}))
+def test_an_update_that_is_not_finite_is_named(update, monkeypatch):
+    monkeypatch.setitem(sparse.UPDATES._records, update, Update(lambda weight, gram, keep: weight / 0))
+    named = rf"pruned weights are not finite in \S+q_proj \(method wanda, update {update}\)"
+    refused(named, tiny_llama(), "wanda", update=update)
+
+
+@pytest.mark.parametrize("method", ["sparsegpt", "admm", "admm-gradual"])
+def test_a_matrix_that_cannot_be_factorised_is_named(method, monkeypatch):
+    monkeypatch.setattr(sequential, "_grams", lambda linears, run, inputs: negative(linears))
+    refused(rf"cannot be factorised in model.layers.0.self_attn.q_proj \(method {method}\)", tiny_llama(), method)
+
+
+def negative(linears):
+    """No Gram matrix: it has a negative eigenvalue, as rounding can give a nearly singular one."""
+    return {name: 2 - 3 * torch.eye(linear.in_features) for name, linear in linears.items()}
+
+
+def test_a_layer_without_inputs_has_no_error_and_no_exact_update():
+    model = tiny_llama()
+    model.get_parameter("model.layers.0.input_layernorm.weight").data.zero_()
+    rows = pruned_by(copy.deepcopy(model), "wanda")
+    assert [row["error"] for row in rows if row["linear"].endswith("layers.0.self_attn.q_proj")] == [0.0]
+    named = r"cannot be factorised in model.layers.0.self_attn.q_proj \(method wanda, update exact\)"
+    refused(named, model, "wanda", update="exact")
+
+
+def test_a_kept_layer_that_is_not_finite_is_not_taken(tmp_path):
+    pruned_by(tiny_llama(), "wanda", state=tmp_path)
+    path = tmp_path / "layer-1.safetensors"
+    weights, meta = tensorfile.load(path, "sparse")
+    weights[LINEAR][0, 0] = float("nan")
+    tensorfile.save(path, "sparse", weights, meta)
+    refused(rf"the kept weights are not finite in {LINEAR}", tiny_llama(), "wanda", state=tmp_path)
 
 
 @pytest.mark.slow

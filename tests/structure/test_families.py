@@ -7,10 +7,12 @@ import torch
 from helpers.families import UNGROUPED, tiny_family
 from helpers.models import FEW
 from helpers.tiny import ROWS, byte_tokenizer, encoded, tokens
+from transformers import AutoConfig
 
 from mpstudy import pruners
 from mpstudy.errors import StudyError
 from mpstudy.recovery import lora
+from mpstudy.recovery.packing import packs
 from mpstudy.recovery.recipe import Recipe
 from mpstudy.structure import checkpoint, families, surgery
 from mpstudy.structure.plan import Plan
@@ -105,6 +107,8 @@ def test_recovery_lowers_the_loss_of_an_uneven_model(pruned, packing):
 
 
 def test_packed_and_padded_training_agree(pruned):
+    if not packs(pruned.config):
+        pytest.skip("its examples would attend to each other in a packed row")
     histories = [
         lora.train_adapter(
             pruned,
@@ -114,7 +118,7 @@ def test_packed_and_padded_training_agree(pruned):
         for packing in (True, False)
     ]
     for packed, padded in zip(*histories, strict=True):
-        assert packed == pytest.approx(padded, rel=1e-3)
+        assert packed == pytest.approx(padded, rel=1e-4)
 
 
 def test_an_unknown_family_names_the_known_ones_and_the_place():
@@ -122,3 +126,9 @@ def test_an_unknown_family_names_the_known_ones_and_the_place():
         StudyError, match="no adapter for model family 'gpt2'; known: gemma, .*mpstudy/structure/families.py"
     ):
         families.family(type("Config", (), {"model_type": "gpt2"}))
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "qwen3_moe"])
+def test_a_mixture_of_experts_is_named_as_without_adapter(kind):
+    with pytest.raises(StudyError, match=f"no adapter for model family '{kind}'; known: "):
+        families.family(AutoConfig.for_model(kind))
