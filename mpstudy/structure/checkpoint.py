@@ -10,6 +10,7 @@ import json
 import shutil
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -112,7 +113,7 @@ def export_standard(
     return save_standard(twin, folder, tokenizer=tokenizer)
 
 
-def _standard_config(dense, groups: int, channels: int):
+def _standard_config(dense: Any, groups: int, channels: int) -> Any:
     """The config of a model of the family ``dense`` with so many head groups and channels a layer. That of a Llama
     refuses a number of heads that does not divide the hidden size; then it is that of the Mistral which computes the
     same. :class:`StudyError` where no config can name the sizes.

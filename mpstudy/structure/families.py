@@ -101,7 +101,7 @@ class Opt(Family):
     layers = "model.decoder.layers"
     mlp = ""
     width = "ffn_dim"
-    packs = False  # positions come from the attention mask
+    packs = False  # its attention mask is made without the positions of the tokens
 
     def heads(self, attention):
         head = attention.head_dim

@@ -32,12 +32,12 @@ def plan_share(scores: Scores, units: Units, sizes: Mapping[str, int], share: fl
 
     ``sizes``: :func:`unit_sizes`. ``scope`` ``local``: the share in every layer, hence the same number of units.
     ``global``: the share of all layers together, heads ranked among heads and channels among channels. The number of
-    heads is the nearest to the share; channels make up the rest, also the nearest number; of each kind one unit a layer
-    stays. Ties go to the lower index.
+    heads is the nearest to the share that does not exceed it alone; channels make up the rest, also the nearest number;
+    of each kind the best unit of a layer stays. Ties go to the lower index.
 
     Raises
     ------
-    StudyError: a share outside [0, 1), scores that do not fit, hidden dimensions, or a layer left without a unit.
+    StudyError: a share outside [0, 1), scores that do not fit, or hidden dimensions.
     """
     check_ratio(share)
     check_choice("scope", scope, SCOPES)
@@ -51,13 +51,10 @@ def plan_share(scores: Scores, units: Units, sizes: Mapping[str, int], share: fl
         for kind in dict.fromkeys(unit_set.kind for unit_set in pool):
             sets = [unit_set for unit_set in pool if unit_set.kind == kind]
             last, size, count = kind == pool[-1].kind, sizes[sets[0].key], sum(unit_set.count for unit_set in sets)
-            wanted = left / size if last else share * count
+            wanted = left / size if last else min(share * count, left // size)
             number = min(max(0, round(wanted)), count - len(sets))
             removed |= _chosen(scores, sets, number)
             left -= number * size
-    for unit_set in units:
-        if len(removed[unit_set.key]) == unit_set.count:
-            raise StudyError(f"share {share} with {scope} scope removes all units of {unit_set.key}; use a smaller one")
     meta = {"share": share, "scope": scope, "pruner": scores.meta.get("pruner", "unknown")}
     return Plan({unit_set.key: removed[unit_set.key] for unit_set in units}, dict(units.counts), meta)
 
@@ -86,8 +83,11 @@ def _pools(units: Units, scope: str) -> list[list]:
 
 
 def _chosen(scores: Scores, sets: list, number: int) -> dict[str, torch.Tensor]:
-    """The ``number`` units of lowest score among all of ``sets``, by key."""
+    """The ``number`` units of lowest score among all of ``sets``, by key; the highest of each set stays."""
     chosen = torch.zeros(sum(unit_set.count for unit_set in sets), dtype=torch.bool)
-    chosen[lowest(torch.cat([scores.values[unit_set.key] for unit_set in sets]), number)] = True
+    ranked = [scores.values[unit_set.key].clone() for unit_set in sets]
+    for values in ranked:
+        values[torch.argsort(values, stable=True)[-1]] = torch.inf
+    chosen[lowest(torch.cat(ranked), number)] = True
     parts = chosen.split([unit_set.count for unit_set in sets])
     return {unit_set.key: part.nonzero().squeeze(1) for unit_set, part in zip(sets, parts)}

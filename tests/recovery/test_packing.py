@@ -6,7 +6,6 @@ from helpers.families import tiny_family
 from helpers.tiny import BYTES
 
 from mpstudy.recovery.examples import IGNORED, loss_sum, packed, padded
-from mpstudy.recovery.packing import LEAKS, packs
 from mpstudy.structure.families import FAMILIES
 
 SIZES = [(100, 40), (30, 10), (25, 3), (70, 35), (9, 4)]  # tokens, and how many of them have no loss
@@ -55,13 +54,13 @@ def joined(windows):
 
 @pytest.mark.parametrize("attention", ["default", "eager"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_packed_row_is_its_examples_unless_the_family_is_listed(kind, attention, examples):
+def test_a_packed_row_is_its_examples_unless_the_family_says_otherwise(kind, attention, examples):
     model = attentive(kind, attention)
     found = difference(model, packed, examples)
-    if packs(model.config):
+    if FAMILIES[kind].packs:
         assert found < 1e-5
     else:
-        assert found > 1e-3, f"{kind} keeps examples apart by now: take it off the list"
+        assert found > 1e-3, f"{kind} keeps examples apart by now: it can be packed"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +71,3 @@ def test_a_leak_would_be_seen(kind, examples):
 @pytest.mark.parametrize("kind", KINDS)
 def test_padded_rows_are_their_examples_in_every_family(kind, examples):
     assert difference(attentive(kind), lambda windows: padded(sum(windows, [])), examples) < 1e-5
-
-
-def test_a_listed_family_is_one_that_can_be_pruned():
-    assert set(LEAKS) <= set(FAMILIES)

@@ -12,7 +12,6 @@ from transformers import AutoConfig
 from mpstudy import pruners
 from mpstudy.errors import StudyError
 from mpstudy.recovery import lora
-from mpstudy.recovery.packing import packs
 from mpstudy.recovery.recipe import Recipe
 from mpstudy.structure import checkpoint, families, surgery
 from mpstudy.structure.plan import Plan
@@ -107,7 +106,7 @@ def test_recovery_lowers_the_loss_of_an_uneven_model(pruned, packing):
 
 
 def test_packed_and_padded_training_agree(pruned):
-    if not packs(pruned.config):
+    if not FAMILIES[pruned.config.model_type].packs:
         pytest.skip("its examples would attend to each other in a packed row")
     histories = [
         lora.train_adapter(
