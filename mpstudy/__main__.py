@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import NoReturn
 
 from . import __version__
 from .cli import claims, model, prune, runner
@@ -17,19 +18,24 @@ EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are
 }  # fmt: skip
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser, as are those of its commands, that says in one line what it cannot read."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StudyError(f"{' '.join(message.split())}; `{self.prog} --help` shows how")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends in one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mpstudy", description="A reproducible study of robust LLM pruning."
-    )
+    parser = _Parser(prog="python -m mpstudy", description="A reproducible study of robust LLM pruning.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     runner.add_commands(commands)
     claims.add_commands(commands)
     model.add_commands(commands)
     prune.add_commands(commands)
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         return options.func(options) or 0
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
