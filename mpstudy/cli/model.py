@@ -253,6 +253,8 @@ def _recover(options) -> None:
     recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})
     check_model(options.model)
     check_new_folder(options.out, PRUNED)
+    if config := plain_config(options.model):
+        check_room(config, recipe.cutoff, [])
     from ..inputs import corpora, models
     from ..structure import checkpoint
 

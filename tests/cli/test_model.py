@@ -461,7 +461,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         *[
             (f"score model --pruner l1 --layers 1 --out new {option} {seed}", f"{option} must be a whole number from 0")
             for option in ("--seed", "--sample-seed")
-            for seed in (-1, 2**63, 10**30)
+            for seed in (-1, 2**53, 10**30)
         ],
         (
             "score model --pruner l1 --layers 1 --out new --samples 1000000000",

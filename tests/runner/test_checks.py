@@ -129,8 +129,8 @@ def test_values_at_the_edge_pass(model, edge):
         ({"window": 1}, "window must be a whole number of at least 2, not 1"),
         ({"length": 1}, "length must be a whole number of at least 2, not 1"),
         *[
-            ({"seeds": [bad]}, r"element 0 of seeds must be a whole number from 0 to 2\*\*63 - 1, not ")
-            for bad in (-1, 0.5, "0", None, True, 2**63)
+            ({"seeds": [bad]}, r"element 0 of seeds must be a whole number from 0 to 2\*\*53 - 1, not ")
+            for bad in (-1, 0.5, "0", None, True, 2**53)
         ],
         ({"seeds": [1, 2, 1]}, r"seeds: \[1, 2, 1\] names 1 twice"),
         ({"pruners": ["taylor", "taylor"]}, "pruners: .* names 'taylor' twice"),
