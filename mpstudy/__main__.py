@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 from . import __version__
-from .cli import claims, model, prune, runner
+from .cli import claims, model, prune, recover, runner
 from .errors import StudyError
 
 EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are imported
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     claims.add_commands(commands)
     model.add_commands(commands)
     prune.add_commands(commands)
+    recover.add_commands(commands)
     try:
         options = parser.parse_args(arguments)
         return options.func(options) or 0

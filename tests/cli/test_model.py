@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, LlamaConfig
 
 from mpstudy import __main__, pruners
-from mpstudy.cli import inputs, model, prune
+from mpstudy.cli import inputs, model, prune, recover
 from mpstudy.errors import StudyError
 from mpstudy.evaluation import cost, perplexity, zeroshot
 from mpstudy.inputs import corpora, hub, models
@@ -315,7 +315,7 @@ def test_a_stopped_recovery_goes_on_and_ends_the_same(home, tmp_path, capfd, mon
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(model._Steps, "__call__", stop)
+        patch.setattr(recover._Steps, "__call__", stop)
         assert run(options + str(tmp_path / "resumed"), home) == 130
     assert not (tmp_path / "resumed").exists() and (tmp_path / "resumed.state").is_file()
     capfd.readouterr()
@@ -575,7 +575,7 @@ def test_the_manual_has_examples_that_are_understood(name, capsys, monkeypatch):
 
 def test_recovery_has_the_recipes_defaults(monkeypatch, home):
     taken = []
-    monkeypatch.setattr(model, "_recover", taken.append)
+    monkeypatch.setattr(recover, "_recover", taken.append)
     assert run("recover model --out x", home) == 0
     assert vars(taken[0]).items() >= vars(Recipe()).items()
 
