@@ -1,6 +1,9 @@
 """Command line of the study: ``python -m mpstudy COMMAND --help`` is a short manual of each command."""
 
 import argparse
+import errno
+import os
+import re
 import sys
 from typing import NoReturn
 
@@ -16,6 +19,7 @@ EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are
         "nbformat", "papermill", "psutil", "seaborn", "yaml",
     },
 }  # fmt: skip
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+    except Exception as error:
+        print(f"error: {_unwritable(error, options)}", file=sys.stderr)
+        return 2
 
 
 def _remedy(error: ModuleNotFoundError) -> str:
@@ -55,6 +62,18 @@ def _remedy(error: ModuleNotFoundError) -> str:
         if error.name in modules:
             return f"{error.name} is not installed: pip install 'mpstudy[{extra}]'"
     raise error
+
+
+def _unwritable(error: Exception, options: argparse.Namespace) -> str:
+    """The line for a disk that is full or may not be written to, whichever library met it: safetensors and tokenizers
+    tell the number in their text alone. Anything else is a defect and raises ``error`` again.
+    """
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    if number not in UNWRITABLE:
+        raise error
+    file = getattr(error, "filename", None) or getattr(options, "out", None) or "the output"
+    return f"cannot write {file}: {os.strerror(number)}"
 
 
 if __name__ == "__main__":
