@@ -138,6 +138,9 @@ def _removed(decision, units) -> list[str]:
 def _sparsify(options) -> None:
     check_model(options.model)
     check_calibration(options)
+    state = options.out.with_name(f"{options.out.name}.state")
+    if options.out.exists():  # an earlier run was killed after all its work
+        shutil.rmtree(state, ignore_errors=True)
     check_new_folder(options.out)
     from ..sparse.importance import ELEMENTWISE, element_scores  # here and below: what takes longer to import
     from ..sparse.masks import Target
@@ -155,7 +158,7 @@ def _sparsify(options) -> None:
     checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
     batch = read_calibration(options)
     stored = options.dtype or models.stored_dtype(options.model)
-    model, state = models.load_model(options.model), options.out.with_name(f"{options.out.name}.state")
+    model = models.load_model(options.model)
     importance = None
     if by_scores:
         units = prunable_units(model, options.layers)

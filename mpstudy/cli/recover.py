@@ -10,6 +10,7 @@ from ..inputs.early import check_model, plain_config
 from ..inputs.tokens import check_room, leading
 from ..parameters import Count, Seed
 from ..recovery.recipe import CHOICES, RULES, Recipe
+from ..store.files import sweep
 from ..store.writable import check_new_folder
 from .inputs import BOS, PRUNED, Checked, add_bos, add_command, add_dtype
 
@@ -89,6 +90,7 @@ def _recover(options) -> None:
         meta = {"recovery": adapter.meta | {"bos": bool(leading(tokenizer, bos))}}
         checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta=meta)
         state.unlink(missing_ok=True)
+        sweep(state)
         print(f"{options.out}: recovered, validation loss {_best_validation(adapter):.4f} nats")
         if zeros := lora.sparsity(model):
             print(f"{zeros:.1%} of its sparse matrices was zero before, {lora.sparsity(merged):.1%} is now")

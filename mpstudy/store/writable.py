@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import StudyError
+from .files import sweep
 
 
 def check_writable(folder: Path) -> None:
@@ -24,8 +25,10 @@ def check_writable(folder: Path) -> None:
 
 def check_new_folder(folder: Path, replaced: str | None = None) -> None:
     """:class:`StudyError` if ``folder`` cannot be made or holds something, unless that is a file called ``replaced``,
-    which marks what the new folder takes the place of.
+    which marks what the new folder takes the place of. What killed writers left beside it is removed.
     """
+    if folder.parent.is_dir():
+        sweep(folder)
     holds = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if holds and not (replaced and (folder / replaced).is_file()):
         what = " and is not a pruned checkpoint" if replaced else ""
