@@ -162,6 +162,18 @@ def test_generation_settings_come_back(tmp_path):
     assert loaded.generation_config.temperature == 0.3 and loaded.generation_config.eos_token_id == [0, 7]
 
 
+def test_several_chat_templates_come_back(tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    folder = checkpoint.save_pruned(pruned_model(), tmp_path / "pruned", tokenizer=tokenizer)
+    assert models.load_tokenizer(str(folder)).chat_template == tokenizer.chat_template
+    checkpoint.load_pruned(folder)
+    (name,) = [name for name in checkpoint.read_facts(folder)["files"] if "tool_use" in name]
+    (folder / name).write_text("{{ other }}")
+    with pytest.raises(StudyError, match="tool_use.jinja is truncated or changed"):
+        checkpoint.load_pruned(folder)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("save", [checkpoint.save_pruned, checkpoint.save_standard])
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, bad, save):
