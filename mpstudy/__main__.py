@@ -1,10 +1,14 @@
 """Command line of the study: ``python -m mpstudy COMMAND --help`` is a short manual of each command."""
 
 import argparse
+import errno
+import os
+import re
 import sys
+from typing import NoReturn
 
 from . import __version__
-from .cli import claims, model, prune, runner
+from .cli import claims, model, prune, recover, runner
 from .errors import StudyError
 
 EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are imported
@@ -15,21 +19,28 @@ EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are
         "nbformat", "papermill", "psutil", "seaborn", "yaml",
     },
 }  # fmt: skip
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser, as are those of its commands, that says in one line what it cannot read."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StudyError(f"{' '.join(message.split())}; `{self.prog} --help` shows how")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends in one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mpstudy", description="A reproducible study of robust LLM pruning."
-    )
+    parser = _Parser(prog="python -m mpstudy", description="A reproducible study of robust LLM pruning.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     runner.add_commands(commands)
     claims.add_commands(commands)
     model.add_commands(commands)
     prune.add_commands(commands)
-    options = parser.parse_args(arguments)
+    recover.add_commands(commands)
     try:
+        options = parser.parse_args(arguments)
         return options.func(options) or 0
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -40,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+    except Exception as error:
+        print(f"error: {_unwritable(error, options)}", file=sys.stderr)
+        return 2
 
 
 def _remedy(error: ModuleNotFoundError) -> str:
@@ -48,6 +62,18 @@ def _remedy(error: ModuleNotFoundError) -> str:
         if error.name in modules:
             return f"{error.name} is not installed: pip install 'mpstudy[{extra}]'"
     raise error
+
+
+def _unwritable(error: Exception, options: argparse.Namespace) -> str:
+    """The line for a disk that is full or may not be written to, whichever library met it: safetensors and tokenizers
+    tell the number in their text alone. Anything else is a defect and raises ``error`` again.
+    """
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    if number not in UNWRITABLE:
+        raise error
+    file = getattr(error, "filename", None) or getattr(options, "out", None) or "the output"
+    return f"cannot write {file}: {os.strerror(number)}"
 
 
 if __name__ == "__main__":

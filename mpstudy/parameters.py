@@ -41,7 +41,8 @@ def _number(words: str, **bounds: Any) -> FieldInfo:
 Count = Annotated[int, _whole(1)]
 Tokens = Annotated[int, _whole(2)]  # of a window or a sample, the first of which is not predicted
 CountOrZero = Annotated[int, _whole(0)]
-Seed = CountOrZero
+LARGEST_SEED = 2**53 - 1  # JSON keeps it, and a thousand times as much is a seed of torch
+Seed = Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED, description="a whole number from 0 to 2**53 - 1")]
 Whole = Annotated[int, Field(strict=True, description="a whole number")]
 Finite = Annotated[float, _number("a finite number")]
 Positive = Annotated[float, _number("a finite number > 0", gt=0)]

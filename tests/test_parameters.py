@@ -33,6 +33,7 @@ def wrong(schema: dict) -> list[tuple]:
         values = [value for value in values if value != OF_KIND["integer"]] + [math.inf, -math.inf, 10**400]
     step = 1 if schema["type"] == "integer" else 1e-9
     values += [schema["minimum"] - step] if "minimum" in schema else []
+    values += [schema["maximum"] + step] if "maximum" in schema else []
     values += [schema[name] for name in ("exclusiveMinimum", "exclusiveMaximum") if name in schema]
     if "items" not in schema or "description" in schema:
         said = schema.get("description") or f"one of {', '.join(sorted(schema['enum']))}"
@@ -53,13 +54,14 @@ def test_bad_values_of_every_kind_are_made():
     made = {name: [value for value, _ in wrong(schema_of(kind))] for name, kind in TYPES.items()}
     assert {name for name, values in made.items() if len(values) < 6} == {"notebook shown"}
     assert made["Tokens"][-1] == 1 and made["Ratio"][-2:] == [-1e-9, 1] and made["Positive"][-1] == 0
+    assert made["Seed"][-2:] == [-1, 2**53]
     assert [True] in made["Seeds"] and [-1] in made["Seeds"] and ["3"] in made["notebook shares"]
 
 
 @pytest.mark.parametrize("kind", TYPES.values(), ids=TYPES)
 def test_values_at_the_bounds_of_a_type_pass(kind):
     schema = schema_of(kind)
-    for value in [schema[bound] for bound in ("minimum",) if bound in schema]:
+    for value in [schema[bound] for bound in ("minimum", "maximum") if bound in schema]:
         assert checked(kind, "p", value) == value
     if schema.get("type") == "number":
         assert type(checked(kind, "p", 0 if "exclusiveMaximum" in schema else 3)) is float

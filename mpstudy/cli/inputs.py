@@ -1,19 +1,41 @@
 """What the commands take from files and options: each reader and check ends in one clear error."""
 
 import argparse
+import math
 import textwrap
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from tokenize import TokenError
+from typing import Any
 
 from ..errors import StudyError
-from ..parameters import Count, Tokens, checked
+from ..inputs.early import check_samples, plain_config
+from ..inputs.tokens import check_room
+from ..parameters import Count, Seed, Tokens, checked
 from ..store.paths import check_checkout, home_dir
+from ..store.writable import check_writable
 
 Handler = Callable[[argparse.Namespace], int | None]  # takes the options, returns an exit status; None is 0
 
+PRUNED = "pruned.json"  # the mark of a pruned checkpoint, which another may replace
 BOS = {"default": None, "yes": True, "no": False}
 LAYERS_HELP = "inclusive range such as 4-25, one for each kind of units such as 'attention 4-25, mlp 2-28', or hidden"
+
+
+class Checked(argparse.Action):
+    """Takes a value of ``kind``, a type of :mod:`mpstudy.parameters`, and raises :class:`StudyError` for any other,
+    before the command imports what it works with.
+    """
+
+    def __init__(self, option_strings: list[str], dest: str, *, kind: Any, **more: Any):
+        super().__init__(option_strings, dest, **more)
+        self.kind = kind
+
+    def __call__(self, parser, namespace, value, option_string=None) -> None:
+        checked(self.kind, f"--{self.dest.replace('_', '-')}", value)
+        setattr(namespace, self.dest, value)
 
 
 def add_command(commands, name: str, brief: str, manual: str, handler: Handler) -> argparse.ArgumentParser:
@@ -42,9 +64,9 @@ def add_calibration(parser, source) -> None:
     """Options of the calibration text; of ``source``, a group, ``--tokens`` and ``--corpus`` exclude each other."""
     source.add_argument("--tokens", type=Path, metavar="FILE.npy")
     source.add_argument("--corpus", default="sotu-early")
-    parser.add_argument("--samples", type=int, default=10)
-    parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--sample-seed", type=int, default=0)
+    parser.add_argument("--samples", action=Checked, kind=Count, type=int, default=10)
+    parser.add_argument("--length", action=Checked, kind=Tokens, type=int, default=64)
+    parser.add_argument("--sample-seed", action=Checked, kind=Seed, type=int, default=0)
     add_bos(parser, "each sample of a corpus")
 
 
@@ -60,21 +82,30 @@ def add_dtype(parser) -> None:
     parser.add_argument("--dtype", choices=names, help="dtype of the written weights (default: that of the model's)")
 
 
+def check_calibration(options) -> None:
+    """Refuse of :func:`read_calibration` what can be known before anything heavy is imported."""
+    length = _tokens_shape(options.tokens)[1] if options.tokens else options.length
+    if config := plain_config(options.model):
+        check_room(config, length, [])
+
+
 def read_calibration(options):
     """The calibration batch that the options of :func:`add_calibration` name, int64 (samples, length), or length + 1
     where a sample of a corpus begins with BOS.
     """
+    check_calibration(options)
     from ..inputs import corpora, models
-    from ..inputs.tokens import check_room, leading
+    from ..inputs.tokens import leading
 
-    check_options(Count, samples=options.samples)
-    check_options(Tokens, length=options.length)
+    config = models.load_config(options.model)
     if options.tokens:
         batch = _read_tokens(options.tokens)
+        check_room(config, batch.shape[1], [])
     else:
+        check_samples(options.corpus, options.samples)
         size = {"samples": options.samples, "length": options.length, "seed": options.sample_seed}
         tokenizer, bos = models.load_tokenizer(options.model), BOS[options.bos]
-        check_room(models.load_config(options.model), options.length, leading(tokenizer, bos))
+        check_room(config, options.length, leading(tokenizer, bos))
         batch = corpora.calibration_batch(tokenizer, options.corpus, bos=bos, **size)
     check_vocabulary(batch, options.model, options.tokens or options.corpus)
     return batch
@@ -105,34 +136,52 @@ def setting(text: str):
     return key, value
 
 
+def _tokens_shape(path: Path) -> tuple[int, int]:
+    """Samples and length of the token ids in an ``.npy`` file: by its header alone, which its size must bear out."""
+    import numpy as np
+
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        if path.exists() and not path.is_file():
+            raise StudyError("it is no file")
+        with path.open("rb") as handle, warnings.catch_warnings(action="ignore"):  # of a header of Python 2
+            shape, _, dtype = readers[np.lib.format.read_magic(handle)](handle)
+            held = path.stat().st_size - handle.tell()
+    except (OSError, ValueError, LookupError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        raise StudyError(f"cannot read tokens from {str(path)!r}: {_reason(error)}") from error
+    if dtype != np.int64 or len(shape) != 2 or shape[0] < 1 or shape[1] < 2:
+        raise StudyError(f"{path} must hold an int64 array (samples, length >= 2), not {dtype} {shape}")
+    if held < (needed := math.prod(shape) * dtype.itemsize):
+        raise StudyError(f"cannot read tokens from {str(path)!r}: an array {shape} has {needed} bytes, here are {held}")
+    return shape
+
+
+def _reason(error: Exception) -> str:
+    return textwrap.shorten(str(error), 200) or type(error).__name__
+
+
 def _read_tokens(path: Path):
-    """Token ids from an ``.npy`` file, int64 (samples, length); nothing is unpickled."""
+    """Token ids from an ``.npy`` file of the right shape, int64 (samples, length); nothing is unpickled."""
     import numpy as np
     import torch
 
-    try:
-        with path.open("rb") as handle:
-            array = np.lib.format.read_array(handle, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"cannot read tokens from {str(path)!r}: {textwrap.shorten(str(error), 200)}") from error
-    if array.dtype != np.int64 or array.ndim != 2 or not len(array) or array.shape[1] < 2:
-        raise StudyError(f"{path} must hold an int64 array (samples, length >= 2), not {array.dtype} {array.shape}")
-    return torch.from_numpy(array)
+    with path.open("rb") as handle:
+        return torch.from_numpy(np.lib.format.read_array(handle, allow_pickle=False))
 
 
 def read_text(path: Path) -> str:
-    """The content of a UTF-8 file."""
+    """The content of a UTF-8 file that is not empty, without a byte-order mark."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
         raise StudyError(f"cannot read the text {str(path)!r}: {error}") from error
-
-
-def check_options(kind, **options) -> None:
-    """Refuse an option, named by its keyword, that is no ``kind``; ``None`` passes."""
-    for name, value in options.items():
-        if value is not None:
-            checked(kind, f"--{name.replace('_', '-')}", value)
+    except UnicodeDecodeError as error:
+        raise StudyError(f"cannot read the text {str(path)!r}: {error}; allowed is UTF-8") from error
+    if "\0" in text:
+        raise StudyError(f"cannot read the text {str(path)!r}: it holds zero bytes, as UTF-16 does; allowed is UTF-8")
+    if not text.strip():
+        raise StudyError(f"the text {str(path)!r} is empty")
+    return text
 
 
 def check_vocabulary(tokens, model: str, source) -> None:
@@ -145,10 +194,7 @@ def check_vocabulary(tokens, model: str, source) -> None:
 
 
 def check_file_target(path: Path) -> None:
-    """Make the folder of an output file now rather than after the work."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+    """Refuse an output file that cannot be written, before the work rather than after it."""
     if path.is_dir():
         raise StudyError(f"--out {path} is a folder; name a file")
+    check_writable(path.parent)

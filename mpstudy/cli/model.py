@@ -1,30 +1,30 @@
-"""The commands ``score``, ``evaluate`` and ``recover``: the study's steps for people who live in a shell."""
+"""The commands ``score`` and ``evaluate``: the study's steps for people who live in a shell."""
 
-import argparse
 import json
 import sys
 import time
 from pathlib import Path
 
-from ..errors import StudyError
-from ..parameters import Count, Tokens
-from ..recovery.recipe import CHOICES, Recipe
+from ..errors import StudyError, check_choice
+from ..evaluation.tasks import TASKS
+from ..inputs import hub
+from ..inputs.early import check_model, plain_config
+from ..inputs.tokens import check_room, leading
+from ..parameters import Count, Seed, Tokens
 from .inputs import (
     BOS,
     LAYERS_HELP,
+    Checked,
     add_bos,
     add_calibration,
     add_command,
-    add_dtype,
+    check_calibration,
     check_file_target,
-    check_options,
     check_vocabulary,
     read_calibration,
     read_text,
     setting,
 )
-
-LAUNCHED_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision that Accelerate was given
 
 _SCORE = """
 Score the prunable units of a model and write them as safetensors: `layers.<i>.attention` holds one score a head
@@ -55,26 +55,12 @@ examples:
   python -m mpstudy evaluate smollm2-135m-instruct --corpus wiki --max-windows 40 --tasks facts agreement --limit 100
   python -m mpstudy evaluate pruned/ --tasks boolq piqa --limit 200
 """
-_RECOVER = """
-Fine-tune a pruned model by LoRA on instructions (LLM-Pruner's recipe), merge in fp32 and save it as a pruned
-checkpoint.
---instructions is a corpus name (alpaca-demo, alpaca-cleaned); --validation rows are held out, and the weights with the
-lowest loss on them are kept. A training that was killed goes on where it was when the same command is given again,
-unless it ran under FSDP.
-Several processes share the work of each step; on one node and on each of several:
-
-examples:
-  python -m mpstudy recover pruned/ --rows 400 --epochs 1 --batch-size 8 --lr 5e-4 --warmup-steps 5 --out recovered/
-  torchrun --nproc-per-node 4 -m mpstudy recover pruned/ --instructions alpaca-cleaned --out recovered/
-  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m mpstudy recover ...
-"""
 
 
 def add_commands(commands) -> None:
     """Add this module's commands to an argparse sub-parser collection."""
     _add_score(commands)
     _add_evaluate(commands)
-    _add_recover(commands)
 
 
 def _add_score(commands) -> None:
@@ -92,7 +78,7 @@ def _add_score(commands) -> None:
     source = parser.add_mutually_exclusive_group()
     add_calibration(parser, source)
     parser.add_argument("--layers", required=True, help=LAYERS_HELP)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", action=Checked, kind=Seed, type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
 
 
@@ -101,48 +87,38 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--text", type=Path, metavar="FILE")
     parser.add_argument("--corpus")
-    parser.add_argument("--window", type=int, default=128)
-    parser.add_argument("--max-windows", type=int, metavar="N", help="the first N windows")
+    parser.add_argument("--window", action=Checked, kind=Tokens, type=int, default=128)
+    about = "the first N windows"
+    parser.add_argument("--max-windows", action=Checked, kind=Count, type=int, metavar="N", help=about)
     add_bos(parser, "each window")
     parser.add_argument("--tasks", nargs="+", default=[])
-    parser.add_argument("--limit", type=int, help="items per task")
+    parser.add_argument("--limit", action=Checked, kind=Count, type=int, help="items per task")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
-def _add_recover(commands) -> None:
-    parser = add_command(commands, "recover", "LoRA recovery of a pruned model", _RECOVER, _recover)
-    parser.add_argument("model", metavar="FOLDER")
-    parser.add_argument("--instructions", default="alpaca-demo")
-    parser.add_argument("--rows", type=int, help="train on so many rows (default: all but the validation rows)")
-    parser.add_argument("--validation", type=int, default=50)
-    for name, default in vars(Recipe()).items():
-        kind = {"action": argparse.BooleanOptionalAction} if isinstance(default, bool) else {"type": type(default)}
-        if name in CHOICES:
-            kind = {"choices": CHOICES[name]}
-        parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"default {default}", **kind)
-    add_bos(parser, "each example")
-    add_dtype(parser)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-
-
 def _score(options) -> None:
-    from .. import pruners
-    from ..inputs import models
+    settings = dict(setting(text) for text in options.settings)
+    check_model(options.model)
+    check_calibration(options)
+    check_file_target(options.out)
+    from .. import pruners  # here and below: what takes longer to import is checked with last
     from ..runner import checks
     from ..store.files import replacing
     from ..structure.units import prunable_units
 
-    settings = dict(setting(text) for text in options.settings)
     pruners.check_settings(options.pruner, settings)
-    checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
-    check_file_target(options.out)
+    sampled = {} if options.tokens else {"calibration": options.corpus, "samples": options.samples}
+    checks.validate({"model": options.model, "layers": options.layers} | sampled)
+    from ..inputs import models
+
     batch = read_calibration(options)
     model = models.load_model(options.model)
     begin = time.perf_counter()
     found = pruners.score(
         options.pruner, model, [batch], prunable_units(model, options.layers), seed=options.seed, **settings
     )
+    if not options.tokens:
+        found.meta["bos"] = batch.shape[1] > options.length
     with replacing(options.out) as partial:
         found.save(partial)
     print(
@@ -154,33 +130,25 @@ def _score(options) -> None:
 
 
 def _evaluate(options) -> None:
+    text, reads = _check_evaluate(options), bool(options.text or options.corpus)
     from ..evaluation import cost, perplexity
     from ..inputs import models
-    from ..inputs.tokens import leading
 
-    check_options(Tokens, window=options.window)
-    check_options(Count, max_windows=options.max_windows, limit=options.limit)
     if options.tasks:
         from ..evaluation import zeroshot
 
         zeroshot.check_tasks(options.tasks)
-    if not (options.text or options.corpus or options.tasks):
-        raise StudyError(
-            "evaluate needs a text or tasks: --text FILE, --corpus NAME, both for a copy of a hub corpus, or --tasks"
-        )
-    reads = bool(options.text or options.corpus)
-    if options.bos != "default" and not reads:
-        raise StudyError("--bos is about windows of a text: give one with --text or --corpus")
     tokenizer = models.load_tokenizer(options.model)
     first = leading(tokenizer, BOS[options.bos]) if reads else []
-    windows = _windows(options, tokenizer, first) if reads else None
+    windows = _windows(options, text, tokenizer, first) if reads else None
     model = models.load_model(options.model)
     result = {"parameters": cost.parameter_count(model)}
     if windows is not None:
         result |= perplexity.perplexity(model, windows)
         result |= {"window": options.window, "bos": bool(first)}
     if options.tasks:
-        result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=options.limit)
+        limit = None if options.limit is None else min(options.limit, sys.maxsize)  # the most that lm-eval can count
+        result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=limit)
     if options.json:
         print(json.dumps({name: None if value != value else value for name, value in result.items()}))  # NaN: null
         return
@@ -196,79 +164,45 @@ def _evaluate(options) -> None:
         )
 
 
-def _windows(options, tokenizer, first: list[int]):
-    """The windows of the text that the options of ``evaluate`` name, int64; each begins with the tokens ``first``."""
+def _check_evaluate(options) -> str | None:
+    """Refuse what can be known before anything heavy is imported; the text where it is no copy of a corpus."""
+    if not (options.text or options.corpus or options.tasks):
+        raise StudyError(
+            "evaluate needs a text or tasks: --text FILE, --corpus NAME, both for a copy of a hub corpus, or --tasks"
+        )
+    check_model(options.model)
+    for task in options.tasks:
+        check_choice("zero-shot task", task, TASKS)
+    if not (options.text or options.corpus):
+        if options.bos != "default":
+            raise StudyError("--bos is about windows of a text: give one with --text or --corpus")
+        return None
+    if config := plain_config(options.model):
+        check_room(config, options.window, [])
+    if not options.corpus:
+        return read_text(options.text)
+    if options.text and not options.text.exists():
+        raise StudyError(f"local copy {options.text} does not exist")
+    from ..inputs.corpora import CORPORA
+
+    check_choice("text corpus", options.corpus, [name for name, corpus in CORPORA.items() if corpus.kind == "text"])
+    if options.text and options.corpus not in hub.SOURCES:
+        raise StudyError(f"corpus {options.corpus!r} is bundled; local copies are of {', '.join(hub.SOURCES)}")
+    return None
+
+
+def _windows(options, text: str | None, tokenizer, first: list[int]):
+    """The windows of the ``text`` or else of the corpus that the options of ``evaluate`` name, int64; each begins with
+    the tokens ``first``.
+    """
     from ..inputs import corpora, models
-    from ..inputs.tokens import check_room
 
     check_room(models.load_config(options.model), options.window, first)
     size = {"window": options.window, "bos": bool(first)}
-    if options.corpus:
+    if text is None:
         windows = corpora.corpus_windows(tokenizer, options.corpus, local=options.text, **size)
     else:
-        windows = corpora.text_windows(tokenizer, read_text(options.text), **size)
+        windows = corpora.text_windows(tokenizer, text, **size)
     windows = windows[: options.max_windows]
     check_vocabulary(windows, options.model, options.text or options.corpus)
     return windows
-
-
-def _recover(options) -> None:
-    recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})
-    from ..inputs import corpora, models
-    from ..inputs.tokens import leading
-    from ..structure import checkpoint
-
-    checkpoint.check_target(options.out)
-    rows = corpora.load_instructions(options.instructions)
-    rows, validation = corpora.split_instructions(rows, validation=options.validation, seed=options.seed)
-    if options.rows is not None and not 0 < options.rows <= len(rows):
-        raise StudyError(f"--rows {options.rows} of {len(rows)} training rows: allowed is 1 to {len(rows)}")
-    from ..recovery import loop, lora
-    from ..recovery.examples import encode
-
-    launched, bos = loop.accelerator(), BOS[options.bos]
-    state = options.out.with_name(f"{options.out.name}.state")
-    if state.exists():
-        print(f"goes on from {state}", file=sys.stderr)
-    tokenizer = models.load_tokenizer(options.model)
-    stored = models.stored_dtype(options.model)
-    dtype = LAUNCHED_DTYPES[launched.mixed_precision]
-    model = models.load_model(options.model, dtype=dtype, device="cpu")  # a copy goes to the device that trains
-    parts = (rows[: options.rows], validation)
-    adapter = lora.train_adapter(
-        model,
-        *(encode(tokenizer, part, recipe.cutoff, recipe.loss_on, bos) for part in parts),
-        recipe=recipe,
-        seed=options.seed,
-        log=_Steps(),
-        state=state,
-    )
-    if launched.is_main_process:
-        merged = models.in_dtype(lora.merge_adapter(model, adapter), options.dtype or stored)
-        meta = {"recovery": adapter.meta | {"bos": bool(leading(tokenizer, bos))}}
-        checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta=meta)
-        state.unlink(missing_ok=True)
-        print(f"{options.out}: recovered, validation loss {_best_validation(adapter):.4f} nats")
-        if zeros := lora.sparsity(model):
-            print(f"{zeros:.1%} of its sparse matrices was zero before, {lora.sparsity(merged):.1%} is now")
-
-
-class _Steps:
-    """Prints training rows: one updating line on a terminal, a line a validation elsewhere."""
-
-    def __init__(self):
-        self.begin = time.perf_counter()
-
-    def __call__(self, row: dict) -> None:
-        elapsed = time.perf_counter() - self.begin
-        left = elapsed / row["step"] * (row["steps"] - row["step"]) if row["step"] else float("nan")
-        text = f"step {row['step']}/{row['steps']}" + (f", {left:.0f} s left" if row["step"] else "")
-        text += "".join(f", {name} {row[name]:.4f}" for name in ("loss", "validation_loss") if name in row)
-        if "validation_loss" in row:
-            print(text, file=sys.stderr)
-        elif sys.stderr.isatty():
-            print(text, end="\r", file=sys.stderr)
-
-
-def _best_validation(adapter) -> float:
-    return next(row for row in adapter.meta["history"] if row["step"] == adapter.meta["best_step"])["validation_loss"]

@@ -6,8 +6,20 @@ import time
 from pathlib import Path
 
 from ..errors import StudyError
+from ..inputs.early import check_model
+from ..parameters import Count, Ratio
 from ..runner.progress import duration
-from .inputs import add_calibration, add_command, add_dtype, read_calibration, tokenizer_or_none
+from ..store.writable import check_new_folder
+from .inputs import (
+    PRUNED,
+    Checked,
+    add_calibration,
+    add_command,
+    add_dtype,
+    check_calibration,
+    read_calibration,
+    tokenizer_or_none,
+)
 
 UNITS = {"attention": "head groups", "mlp": "MLP channels", "hidden": "hidden dimensions"}
 
@@ -50,9 +62,16 @@ def _add_prune(commands) -> None:
     parser = add_command(commands, "prune", "remove the lowest-scoring units", _PRUNE, _prune)
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--ratio", type=float, required=True)
+    parser.add_argument("--ratio", action=Checked, kind=Ratio, type=float, required=True)
     parser.add_argument("--scope", default="local", choices=("local", "global"))
-    parser.add_argument("--multiple", type=int, default=1, help="round MLP widths up to a multiple (default 1)")
+    parser.add_argument(
+        "--multiple",
+        action=Checked,
+        kind=Count,
+        type=int,
+        default=1,
+        help="round MLP widths up to a multiple (default 1)",
+    )
     add_dtype(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
@@ -77,15 +96,17 @@ def _add_export(commands) -> None:
 
 
 def _prune(options) -> None:
+    check_model(options.model)
+    check_new_folder(options.out, PRUNED)
+    if not options.scores.is_file():
+        raise StudyError(f"there is no file of scores {options.scores}: `score` writes one")
     from ..evaluation import cost
     from ..inputs import models
     from ..structure import checkpoint, plan, surgery
     from ..structure.scores import Scores
     from ..structure.units import Units
 
-    plan.check_ratio(options.ratio)
     plan.check_multiple(options.multiple, options.scope)
-    checkpoint.check_target(options.out)
     scores = Scores.load(options.scores)
     model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
     units = Units(tuple(surgery.sets_of(model, scores.values)))
@@ -115,24 +136,29 @@ def _removed(decision, units) -> list[str]:
 
 
 def _sparsify(options) -> None:
-    from ..inputs import models
-    from ..runner import checks
-    from ..sparse.importance import ELEMENTWISE, element_scores
+    check_model(options.model)
+    check_calibration(options)
+    state = options.out.with_name(f"{options.out.name}.state")
+    if options.out.exists():  # an earlier run was killed after all its work
+        shutil.rmtree(state, ignore_errors=True)
+    check_new_folder(options.out)
+    from ..sparse.importance import ELEMENTWISE, element_scores  # here and below: what takes longer to import
     from ..sparse.masks import Target
     from ..sparse.sequential import check_method, prune_layers
-    from ..structure import checkpoint
-    from ..structure.families import linear_layers
-    from ..structure.units import parse_layers, prunable_units
 
     target = Target.parse(options.sparsity)
     by_scores = options.method in ELEMENTWISE
     method = "masked" if by_scores else options.method
     check_method(method, options.update)
+    from ..inputs import models
+    from ..runner import checks
+    from ..structure.families import linear_layers
+    from ..structure.units import parse_layers, prunable_units
+
     checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
-    checkpoint.check_empty(options.out)
     batch = read_calibration(options)
     stored = options.dtype or models.stored_dtype(options.model)
-    model, state = models.load_model(options.model), options.out.with_name(f"{options.out.name}.state")
+    model = models.load_model(options.model)
     importance = None
     if by_scores:
         units = prunable_units(model, options.layers)
@@ -162,6 +188,8 @@ def _save_sparse(model, options) -> None:
 
 
 def _export(options) -> None:
+    check_model(options.model)
+    check_new_folder(options.out)
     from ..inputs import models
     from ..structure import checkpoint
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import StudyError, check_choice
+from ..parameters import Count
 from ..store.paths import NOTEBOOKS, PROFILES, REPORTS
-from .inputs import add_command, study_command
+from ..store.writable import check_writable
+from .inputs import Checked, add_command, study_command
 
 _REPRODUCE = """
 Execute a profile anew beside its report and compare every number.
@@ -49,8 +51,9 @@ _RUN = """
 Execute one notebook with parameters of your own.
 
 The result, the executed notebook and its figures go to reports/custom, or to the
-folder of the profile you name. Values of -p are YAML, so lists and numbers work.
-The parameters a notebook knows stand in its first code cell.
+folder of the profile you name. Values of -p are YAML, so lists and numbers work;
+each has the type of its parameter. Those that a notebook knows stand in its first
+code cell.
 
 examples:
   python -m mpstudy run 20_moreau_pruning -p model=meta-llama/Llama-3.2-1B
@@ -180,7 +183,7 @@ def _add_profile(parser, default: str = "laptop") -> None:
 
 def _add_jobs(parser) -> None:
     about = "runs at once; each has the profile's threads, so N need N times as many cores (default: the profile's)"
-    parser.add_argument("--jobs", type=int, help=about)
+    parser.add_argument("--jobs", action=Checked, kind=Count, type=int, help=about)
 
 
 @study_command
@@ -217,29 +220,21 @@ def _run(options) -> None:
     from ..runner import machine
     from ..runner.profiles import Profile, Run, check_name, load_profile, merge_parameters
     from ..runner.reproduce import print_page, run_profile
+    from .parameters import read_parameters
 
     notebook = NOTEBOOKS / f"{Path(options.notebook).stem}.ipynb"
-    parameters = merge_parameters(notebook, dict(_pair(text) for text in options.parameters))
-    run = Run(check_name(options.name or notebook.stem), notebook, parameters)
+    given = read_parameters(options.parameters, notebook)
+    name = check_name(options.name or notebook.stem)
     profile = Profile("custom", (), threads=machine.cores())
     if options.profile != "custom":
         profile = load_profile(options.profile)
-    if run.name in [planned.name for planned in profile.runs]:
-        raise StudyError(f"{run.name!r} is a run of the profile {profile.name} itself; choose another --name")
+    if name in [planned.name for planned in profile.runs]:
+        raise StudyError(f"{name!r} is a run of the profile {profile.name} itself; choose another --name")
+    check_writable(options.reports / profile.name)
+    run = Run(name, notebook, merge_parameters(notebook, given))  # the last of the checks, for it may import torch
     profile = replace(profile, runs=(*profile.runs, run), reference_seconds=0.0)
-    run_profile(profile, options.reports.resolve(), only=run.name)
+    run_profile(profile, options.reports.resolve(), only=name)
     print_page(options.reports, profile.name)
-
-
-def _pair(text: str) -> tuple[str, object]:
-    from ..runner.profiles import parse_yaml
-
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise StudyError(f"-p takes NAME=VALUE, not {text!r}")
-    if name == "model" and Path(value).is_dir():  # relative to here, not to where the notebook executes
-        return name, str(Path(value).resolve())
-    return name, parse_yaml(value)
 
 
 @study_command

@@ -1,7 +1,8 @@
 """Checks of notebook parameters by their names, before any long work starts.
 
 The runner calls :func:`validate` on the parameters of every run of a profile before the first one begins. What the
-checks need (models' configs, corpora) is imported only for the parameters that are there.
+checks need (torch, corpora, models' configs) is imported only for the parameters that are there, and after the checks
+that need nothing of it, so that most mistakes are answered at once.
 
 Each parameter of the project's own notebooks has a rule in :data:`RULES`, which a test demands. A notebook of a
 reader's own may declare other names: the runner then holds their values to the types of the notebook's defaults, and
@@ -14,6 +15,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from ..errors import StudyError, check_choice
+from ..inputs.early import check_model, check_samples, plain_config
+from ..inputs.tokens import check_room
 from ..parameters import (
     Count,
     CountOrZero,
@@ -36,17 +39,40 @@ from ..recovery.recipe import Recipe
 RECIPE_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps", "cutoff")
 
 
+SAMPLES = ("samples", "sparse_samples", "rows", "moreau_rows", "averaged_rows", "long_rows")  # of the calibration text
+TOKENS = ("length", "lengths", "long_length", "sparse_length", "window", "long_window")  # that a model reads at once
+
+
 def validate(parameters: dict) -> None:
     """Raise :class:`StudyError` for the first parameter that cannot be used."""
-    for name, value in parameters.items():
-        checked(RULES.get(name, Unruled), name, value)
-    _check_recipe(parameters)
-    if "model" in parameters:
-        _check_model(parameters)
+    plain = {name: value for name, value in parameters.items() if name not in NAMING}
+    _check_rules(plain)
+    _check_recipe(plain)
+    config = plain_config(parameters["model"]) if "model" in parameters else None
+    if config:
+        _check_room(parameters, config)
+    _check_rules({name: value for name, value in parameters.items() if name in NAMING})
+    if config:
+        _check_config(parameters, config)
+    if "calibration" in parameters:
+        check_samples(parameters["calibration"], max(_numbers(parameters, SAMPLES), default=1))
     if {"corpora", "window"} <= parameters.keys():
         _check_windows(parameters["corpora"], parameters["window"])
     if (counts := _row_counts(parameters)) and {"instructions", "validation_rows"} <= parameters.keys():
         _check_rows(parameters["instructions"], max(counts) + parameters["validation_rows"])
+    if "model" in parameters:
+        from ..inputs.models import load_config
+        from .model_checks import check_model
+
+        config = load_config(parameters["model"])
+        _check_config(parameters, config)
+        _check_room(parameters, config)
+        check_model(parameters, config)
+
+
+def _check_rules(parameters: dict) -> None:
+    for name, value in parameters.items():
+        checked(RULES.get(name, Unruled), name, value)
 
 
 def _pruner(name: str) -> str:
@@ -96,6 +122,7 @@ def _method(name: str) -> str:
 
 
 def _reference(name: str) -> str:
+    check_model(name)
     from ..inputs.models import load_config
 
     load_config(name)
@@ -147,57 +174,65 @@ def _finite(value: Any) -> Any:
 
 LAYERS = Field(strict=True, description="text such as '4-25', 'attention 4-25, mlp 2-28' or 'hidden'")
 Layers = Annotated[str, LAYERS, AfterValidator(_layers)]
-Pruners = Some[Annotated[Text, AfterValidator(_pruner)]]
+Pruner = Annotated[Text, AfterValidator(_pruner)]
+Pruners = Some[Pruner]
 Corpus = Annotated[Text, AfterValidator(_corpus)]
 Change = Annotated[Text, AfterValidator(_change)]
 Method = Annotated[Text, AfterValidator(_method)]
 Sparsity = Annotated[Any, AfterValidator(_sparsity)]
 Unruled = Annotated[Any, AfterValidator(_finite)]
 
-RULES = {
-    "model": Text,
+NAMING = {  # rules about names, whose registries import torch
     "layers": Layers,
     **dict.fromkeys(("pruners", "compared"), Pruners),
     "changes": Some[Change],
     "compared_changes": Distinct[Change],
-    "richer": Distinct[Annotated[Text, AfterValidator(_pruner)]],
-    "averaged": Distinct[Annotated[Text, AfterValidator(_pruner)]],
+    **dict.fromkeys(("richer", "averaged"), Distinct[Pruner]),
     **dict.fromkeys(("calibration", "chosen_on"), Corpus),
     "corpora": Some[Corpus],
+    "scopes": Some[Annotated[Text, AfterValidator(_scope)]],
+    "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
+    "methods": Some[Method],
+    "updated": Distinct[Method],
+    "sparsities": Some[Sparsity],
+    "shown": Sparsity,
+    "instructions": Annotated[Text, AfterValidator(_instructions)],
+    "references": Distinct[Annotated[Text, AfterValidator(_reference)]],
+}
+RULES = NAMING | {
+    "model": Annotated[Text, AfterValidator(check_model)],
     **dict.fromkeys(("length", "long_length", "sparse_length", "window", "long_window"), Tokens),
     **dict.fromkeys(("samples", "sparse_samples", "windows", "long_windows"), Count),
     "lengths": Some[Tokens],
     **dict.fromkeys(("share", "model_share"), Ratio),
     "shares": Some[Ratio],
-    "scopes": Some[Annotated[Text, AfterValidator(_scope)]],
     "pruning_steps": Count,
     **dict.fromkeys(("seeds", "choice_seeds", "lora_seeds", "lipschitz_seeds", "sparse_seeds"), Seeds),
     **dict.fromkeys(("rho", "tol", "sigma", "precision", "noise"), Positive),
     **dict.fromkeys(("rhos", "etas", "tols", "sigmas", "lrs", "radii"), Some[Positive]),
     "eta": NonNegative,
     "choose": Flag,
-    "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
     **dict.fromkeys(("max_steps", "release_steps", "budget", "traced"), Count),
     **dict.fromkeys(("sweep_seeds", "quality_seeds", "averaged_rows"), Count),
     "corrected": Flag,
     **dict.fromkeys(("rows", "moreau_rows", "solver_steps"), Rising),
     "long_rows": CountOrZero,
-    "methods": Some[Method],
-    "updated": Distinct[Method],
-    "sparsities": Some[Sparsity],
-    "shown": Sparsity,
-    "instructions": Annotated[Text, AfterValidator(_instructions)],
     "row_counts": Rising,
     **dict.fromkeys(("validation_rows", "recovery_rows"), Count),
     **{name: RECIPE[name] for name in RECIPE_NAMES},
     "tasks": Some[Annotated[Text, AfterValidator(_task)]],
-    "references": Distinct[Annotated[Text, AfterValidator(_reference)]],
     "prompts": Some[Text],
     **dict.fromkeys(("task_items", "new_tokens", "repeats"), Count),
     "read": Some[Text],
     **dict.fromkeys(("published", "instability"), Text),
     "primary": Annotated[Table, AfterValidator(_contrasts)],
 }
+
+
+def _numbers(parameters: dict, names: tuple[str, ...]) -> list[int]:
+    """The numbers that the parameters of these names hold, one or several each."""
+    values = [parameters[name] for name in names if name in parameters]
+    return [each for value in values for each in (value if isinstance(value, list) else [value])]
 
 
 def _row_counts(parameters: dict) -> list[int]:
@@ -214,44 +249,21 @@ def _check_recipe(parameters: dict) -> None:
             recipe.steps(count)
 
 
-def _check_model(parameters: dict) -> None:
-    """Family, layer range, shares and the tokens of instructions against the model's configuration."""
-    from ..inputs.models import load_config
+def _check_config(parameters: dict, config: Any) -> None:
+    """Family and layer range against the model's configuration."""
     from ..structure.families import family
     from ..structure.units import HIDDEN, ranges
 
-    config = load_config(parameters["model"])
     family(config)  # one that is known
     if parameters.get("layers", HIDDEN) != HIDDEN:
-        ranges(parameters["layers"], config.num_hidden_layers)
-    _check_shares(parameters, config)
-    if "instructions" in parameters:
-        _check_ends(parameters["model"], config.vocab_size)
+        ranges(parameters["layers"], getattr(config, "num_hidden_layers", None))
 
 
-def _check_shares(parameters: dict, config: Any) -> None:
-    """The shares of ``share`` and ``shares``; of a pruned model the config does not say how many units it has."""
-    from ..structure.checkpoint import is_pruned
-    from ..structure.feasible import check_shares
-
-    shares = [parameters["share"]] if "share" in parameters else []
-    shares += parameters.get("shares", [])
-    if shares and "layers" in parameters and not is_pruned(parameters["model"]):
-        check_shares(config, parameters["layers"], shares)
-
-
-def _check_ends(model: str, size: int) -> None:
-    """The tokens that begin and end an example have a row in the embeddings."""
-    from ..inputs.models import load_tokenizer
-    from ..inputs.tokens import leading
-
-    tokenizer = load_tokenizer(model)
-    if tokenizer.eos_token_id is None:
-        raise StudyError(f"the tokenizer of {model} has no end-of-text token, which recovery needs")
-    ends = {"end-of-text": tokenizer.eos_token_id, "BOS": max(leading(tokenizer), default=None)}
-    for name, token in ends.items():
-        if token is not None and token >= size:
-            raise StudyError(f"the {name} token {token} is outside the vocabulary of {model}, which has {size}")
+def _check_room(parameters: dict, config: Any) -> None:
+    """Lengths of text against the positions of the model."""
+    unused = {"long_length"} if parameters.get("long_rows") == 0 else set()
+    for length in _numbers(parameters, tuple(name for name in TOKENS if name not in unused)):
+        check_room(config, length, [])
 
 
 def _check_windows(corpora: list[str], window: int) -> None:

@@ -29,7 +29,8 @@ from typing import Literal
 from ..errors import StudyError, check_choice
 from ..parameters import Distinct, Entries, Finite, Flag, NonNegative, Table, Text, checked
 from ..store.paths import NOTEBOOKS
-from .profiles import Profile, checked_keys, load_profile, parse_yaml, typed_parameters, with_needs
+from .profiles import Profile, checked_keys, load_profile, typed_parameters, with_needs
+from .values import parse_yaml
 
 FILE = "claims.yaml"
 PRIMARY_AT_MOST = 12

@@ -29,12 +29,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from ..errors import StudyError, check_choice
 from ..parameters import Count, Distinct, Entries, NonNegative, Seeds, Table, Text, checked
 from ..store.paths import PROFILES
 from .tolerances import Tolerances
+from .values import parse_yaml, typed
 
 _COMPARISON = {
     "tolerances": Table,
@@ -61,6 +60,7 @@ _RUN = {
     "quick": Table,
     "quick_minutes": NonNegative,
 }
+MOST_SEEDS = 10_000  # that a count may ask for: more are no study, and a billion fill the memory before any check
 READING = {"read", "instability"}  # parameters that name runs
 _OPTIONAL = {*_COMPARISON, "jobs", "needs", "parameters", "quick", "quick_minutes"}
 
@@ -96,23 +96,6 @@ class Profile:
     def notebooks(self) -> Path:
         """The folder of the notebooks, which holds the claims as well."""
         return self.runs[0].notebook.parent
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-4`` as text; here it is the number everyone means."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def parse_yaml(text: str):
-    """The value of a YAML text; StudyError with the first line of the complaint if it is none."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise StudyError(f"not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def notebook_parameters(path: Path) -> dict:
@@ -160,11 +143,10 @@ def typed_parameters(notebook: Path, overrides: dict) -> dict:
     defaults = notebook_parameters(notebook)
     for name in overrides:
         check_choice(f"parameter of {notebook.stem}", name, defaults)
-    parameters = {
-        name: _typed(f"parameter {name!r} of {notebook.stem}", overrides.get(name, default), default)
+    return {
+        name: typed(f"parameter {name!r} of {notebook.stem}", overrides.get(name, default), default)
         for name, default in defaults.items()
     }
-    return parameters
 
 
 def validate(runs: Iterable[Run]) -> None:
@@ -173,20 +155,6 @@ def validate(runs: Iterable[Run]) -> None:
 
     for run in runs:
         checks.validate(run.parameters)
-
-
-def _typed(what: str, value, default):
-    """``value`` if it has the type of ``default`` (an int may stand for a float), else a StudyError."""
-    if default is None:
-        return value
-    if isinstance(default, float) and type(value) in (int, float):
-        return float(value)
-    if type(value) is not type(default):
-        wanted, got = type(default).__name__, type(value).__name__
-        raise StudyError(f"{what} must be {wanted} (such as {default!r}), not {got} ({value!r})")
-    if isinstance(default, list) and default:
-        return [_typed(f"element {i} of {what}", element, default[0]) for i, element in enumerate(value)]
-    return value
 
 
 def load_profile(name: str, folder: Path = PROFILES) -> Profile:
@@ -249,10 +217,14 @@ def checked_keys(what: str, raw, schema: dict, optional: set[str]) -> dict:
 def parse_seeds(text: str) -> list[int]:
     """``"3"`` -> [0, 1, 2]; ``"4,7"`` -> [4, 7] (``"4,"`` is the one seed 4)."""
     try:
-        seeds = [int(part) for part in text.split(",") if part] if "," in text else list(range(int(text)))
+        numbers = [int(part) for part in text.split(",") if part]
     except ValueError as error:
         raise StudyError(f"seeds must be a count or a comma list of whole numbers, not {text!r}") from error
-    return checked(Seeds, "seeds", seeds)
+    if "," in text:
+        return checked(Seeds, "seeds", numbers)
+    if len(numbers) != 1 or not 0 < numbers[0] <= MOST_SEEDS:
+        raise StudyError(f"a count of seeds must be a whole number from 1 to {MOST_SEEDS}, not {text!r}")
+    return list(range(numbers[0]))
 
 
 def with_seeds(profile: Profile, seeds: list[int]) -> Profile:

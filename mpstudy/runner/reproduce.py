@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..errors import StudyError
 from ..store.paths import PROFILES, REPORTS
+from ..store.writable import check_writable
 from . import machine, pages, verdict
 from .claims import claim_part, load_claims
 from .compare import compare
@@ -147,8 +148,9 @@ def run_profile(
         if any(result_file(home, run.name).is_file() for run in profile.runs):
             pages.write_pages(home, claims, profile.description, outdated(profile, home, known))
 
-    if again or not_current():  # what has a result had good parameters
-        validate(selected)
+    if again or not_current():
+        check_writable(home)
+        validate(selected)  # what has a result had good parameters
     with locked(home):
         due = selected if again else not_current()
         for run in due:

@@ -38,7 +38,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """``with new_folder(folder) as staged:`` write into the folder ``staged``; it becomes ``folder``, in the place of
-    one that was there, when the block ends without an error. Raises :class:`StudyError` where the disk is full.
+    one that was there, when the block ends without an error.
     """
     folder = Path(folder)
     with staging(folder) as scratch:
@@ -48,9 +48,15 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         for file in staged.rglob("*"):
             if file.is_file():
                 _keep(file)
+        old = scratch / "old"
         if folder.exists():  # out of the way in one step, not file by file
-            os.rename(folder, scratch / "old")
-        os.rename(staged, folder)
+            os.rename(folder, old)
+        try:
+            os.rename(staged, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
 
 
 def sweep(path: str | Path) -> None:

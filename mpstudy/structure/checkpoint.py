@@ -66,7 +66,7 @@ def save_pruned(
             "format": FORMAT,
             "units": unit_counts(model),
             "sha256": _sha256(staged / WEIGHTS),
-            "files": {file.name: _sha256(file) for file in sorted(staged.iterdir()) if file.name != WEIGHTS},
+            "files": {name: _sha256(staged / name) for name in _files(staged) if name != WEIGHTS},
             "meta": meta or {},
         }
         (staged / MARK).write_text(json.dumps(facts, indent=1))
@@ -208,6 +208,11 @@ def _checked_state(model: PreTrainedModel, folder: Path) -> dict[str, torch.Tens
             f"no space for a checkpoint in {folder.parent}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
         )
     return state
+
+
+def _files(folder: Path) -> list[str]:
+    """The files of a folder and of those in it, in which tokenizers keep further chat templates."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _sha256(path: Path) -> str:

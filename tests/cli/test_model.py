@@ -1,12 +1,15 @@
 """The commands score, prune, evaluate and recover work end to end, and each bad input is one line and status 2."""
 
+import codecs
 import json
 import os
+import pickle
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +18,10 @@ from accelerate.state import AcceleratorState
 from helpers.tiny import BYTES, ROWS, bos_tokenizer, byte_tokenizer, pruned_model, tiny_folder, tiny_model, tokens
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config
+from transformers import GPT2Config, LlamaConfig
 
 from mpstudy import __main__, pruners
-from mpstudy.cli import inputs, model, prune
+from mpstudy.cli import inputs, model, prune, recover
 from mpstudy.errors import StudyError
 from mpstudy.evaluation import cost, perplexity, zeroshot
 from mpstudy.inputs import corpora, hub, models
@@ -164,6 +167,12 @@ def evaluated(command: str, home: Path, capfd) -> dict:
     return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
+def test_a_byte_order_mark_is_no_part_of_a_text(home, tmp_path, capfd):
+    (tmp_path / "marked.txt").write_bytes(codecs.BOM_UTF8 + TEXT.encode())
+    marked = evaluated(f"model --text {tmp_path / 'marked.txt'} --window 32", home, capfd)
+    assert marked == evaluated("model --text book.txt --window 32", home, capfd)
+
+
 def test_evaluation_is_that_of_the_library(home, capfd):
     result = evaluated("model --text book.txt --window 32", home, capfd)
     windows = corpora.text_windows(byte_tokenizer(), TEXT, window=32)
@@ -205,6 +214,21 @@ def test_bos_takes_a_position_and_must_exist(bos_home, home, capfd):
     ):
         assert run(command, folder) == 2
         assert message in capfd.readouterr().err
+
+
+def test_lengths_have_room_in_the_model(home, monkeypatch):
+    """Before anything is imported by the file of its config, and once more by all that transformers knows of it."""
+    asked = []
+    for module in (inputs, model):
+        monkeypatch.setattr(module, "check_room", lambda config, length, first: asked.append((type(config), length)))
+    plain, known = SimpleNamespace, LlamaConfig
+    for command, length in (("--length 24", 24), ("--tokens batch.npy", 16)):
+        asked.clear()
+        assert run(f"score model --pruner l1 --layers 1 {command} --out {home / 'room'}", home) == 0
+        assert set(asked) == {(plain, length), (known, length)}
+    asked.clear()
+    assert run("evaluate model --text book.txt --window 24", home) == 0
+    assert set(asked) == {(plain, 24), (known, 24)}
 
 
 def test_the_first_windows_are_taken(home, capfd):
@@ -291,7 +315,7 @@ def test_a_stopped_recovery_goes_on_and_ends_the_same(home, tmp_path, capfd, mon
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(model._Steps, "__call__", stop)
+        patch.setattr(recover._Steps, "__call__", stop)
         assert run(options + str(tmp_path / "resumed"), home) == 130
     assert not (tmp_path / "resumed").exists() and (tmp_path / "resumed.state").is_file()
     capfd.readouterr()
@@ -339,6 +363,15 @@ def bad(home, tmp_path):
     (tmp_path / "nothing.npy").touch()
     (tmp_path / "short.txt").write_text("Too short.")
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "wide.txt").write_bytes(TEXT.encode("utf-16"))
+    (tmp_path / "wider.txt").write_bytes(TEXT.encode("utf-16-le"))
+    (tmp_path / "blank.txt").write_bytes(codecs.BOM_UTF8 + b"\n")
+    np.save(tmp_path / "floats.npy", tokens(3, 16).numpy().astype(np.float64))
+    with (tmp_path / "vast.npy").open("wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, {"descr": "<i8", "fortran_order": False, "shape": (2**40, 64)})
+        handle.write(bytes(3 * 16 * 8))
+    (tmp_path / "garbled.npy").write_bytes((home / "batch.npy").read_bytes().replace(b"descr", b"d(scr"))
+    (tmp_path / "pickle.npy").write_bytes(pickle.dumps([[1, 2]]))
     save_file({"layers.1.mlp": torch.ones(24)}, tmp_path / "foreign.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((home / "taylor.safetensors").read_bytes()[:-4])
     Scores({"layers.9.mlp": torch.ones(24)}, {}).save(tmp_path / "deeper.safetensors")
@@ -380,7 +413,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (SCORE.replace("1-4", "4-9"), "layers '4-9' are not inside this model's layers 0-5"),
         (SCORE.replace("1-4", "all"), "layers 'all' are not of the form '4-25' or '7'"),
         (SCORE.replace("new.safetensors", "model"), "is a folder; name a file"),
-        (SCORE.replace("new.safetensors", "book.txt/new"), "cannot make the folder"),
+        (SCORE.replace("new.safetensors", "book.txt/new"), "cannot write to the folder"),
         (SCORE + "--set rho=0.1", "unknown setting of pruner 'taylor' 'rho'"),
         (SCORE + "--set rho", "--set takes KEY=VALUE, not 'rho'"),
         (MOREAU + "--set rho=0", "rho of pruner 'moreau' must be a finite number > 0, not 0"),
@@ -407,7 +440,12 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
                 "short.npy": r"must hold an int64 array .*, not int64 \(3, 1\)",
                 "large.npy": "large.npy holds token ids outside the vocabulary of .*mute, which has 257",
                 "negative.npy": "negative.npy holds token ids outside the vocabulary",
-                "objects.npy": "cannot read tokens from .*objects.npy': Object arrays cannot be loaded",
+                "objects.npy": r"must hold an int64 array .*, not object \(1, 2\)",
+                "floats.npy": r"must hold an int64 array .*, not float64 \(3, 16\)",
+                "vast.npy": r"vast.npy': an array \(1099511627776, 64\) has \d+ bytes, here are 384",
+                "garbled.npy": "cannot read tokens from .*garbled.npy': ",
+                "pickle.npy": "cannot read tokens from .*pickle.npy': ",
+                "model": "cannot read tokens from .*model': it is no file",
                 "many.npz": "cannot read tokens from .*many.npz",
                 "cut.npy": "cannot read tokens from .*cut.npy",
                 "nothing.npy": "cannot read tokens from .*nothing.npy",
@@ -420,6 +458,15 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         ("score model --pruner l1 --layers 1 --out new --samples 0", "--samples must be a whole number of .* 1, not 0"),
         ("score model --pruner l1 --layers 1 --out new --length 1", "--length must be a whole number of .* 2, not 1"),
         ("score model --pruner l1 --layers 1 --out new --length 9999", "9999 tokens has no room in the 1024 positions"),
+        *[
+            (f"score model --pruner l1 --layers 1 --out new {option} {seed}", f"{option} must be a whole number from 0")
+            for option in ("--seed", "--sample-seed")
+            for seed in (-1, 2**53, 10**30)
+        ],
+        (
+            "score model --pruner l1 --layers 1 --out new --samples 1000000000",
+            "1000000000 samples are wanted, and corpus 'sotu-early' has at most 3772 windows of text",
+        ),
         ("score narrow --pruner l1 --layers 1 --out new", "sotu-early holds token ids outside the vocabulary"),
         # prune
         *[
@@ -444,6 +491,9 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (EVALUATE.replace("model", "narrow"), "book.txt holds token ids outside the vocabulary of .*narrow"),
         (EVALUATE.replace("book", "short"), "text too short: 10 tokens, the window needs 16"),
         (EVALUATE.replace("book", "latin"), "cannot read the text .*latin.txt': 'utf-8' codec"),
+        (EVALUATE.replace("book", "wide"), "wide.txt': 'utf-8' codec .*; allowed is UTF-8"),
+        (EVALUATE.replace("book", "wider"), "wider.txt': it holds zero bytes, as UTF-16 does"),
+        (EVALUATE.replace("book", "blank"), "the text .*blank.txt' is empty"),
         (EVALUATE.replace("book", "absent"), "cannot read the text .*absent.txt': .*No such file"),
         (EVALUATE.replace("book.txt", "model"), "cannot read the text .*model': .*Is a directory"),
         (EVALUATE.replace("--text book.txt", "--corpus alpaca-demo2"), "unknown .*corpus 'alpaca-demo2'; known: "),
@@ -455,12 +505,12 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (EVALUATE + "--tasks facts mmlu", "unknown zero-shot task 'mmlu'; known: agreement, agreement_far, "),
         (EVALUATE + "--tasks facts --limit 0", "--limit must be a whole number of at least 1, not 0"),
         # recover
-        (RECOVER + "--lr 0", r"recovery setting lr must be a finite number > 0, not 0\.0"),
-        (RECOVER + "--lr nan", "recovery setting lr must be a finite number > 0, not nan"),
-        (RECOVER + "--dropout 1", r"recovery setting dropout must be a number in \[0, 1\), not 1\.0"),
-        (RECOVER + "--r -1", "recovery setting r must be a whole number of at least 1, not -1"),
+        (RECOVER + "--lr 0", r"--lr must be a finite number > 0, not 0\.0"),
+        (RECOVER + "--lr nan", "--lr must be a finite number > 0, not nan"),
+        (RECOVER + "--dropout 1", r"--dropout must be a number in \[0, 1\), not 1\.0"),
+        (RECOVER + "--r -1", "--r must be a whole number of at least 1, not -1"),
         (RECOVER + "--rows 11", "--rows 11 of 10 training rows: allowed is 1 to 10"),
-        (RECOVER + "--rows 0", "--rows 0 of 10 training rows: allowed is 1 to 10"),
+        (RECOVER + "--rows 0", "--rows must be a whole number of at least 1, not 0"),
         (RECOVER + "--validation 12", "validation = 12 of 12 rows: allowed is 1 to 11"),
         (RECOVER + "--cutoff 10", "no instruction row has a response within the first 10 tokens"),
         (RECOVER.replace("out new", "out model"), "exists and is not a pruned checkpoint; choose another folder"),
@@ -516,7 +566,8 @@ def manual(name: str, capsys) -> str:
 def test_the_manual_has_examples_that_are_understood(name, capsys, monkeypatch):
     examples = [line for line in manual(name, capsys).splitlines() if line.startswith("  python -m mpstudy")]
     taken = []
-    monkeypatch.setattr(prune if hasattr(prune, f"_{name}") else model, f"_{name}", taken.append)
+    place = next(module for module in (prune, recover, model) if hasattr(module, f"_{name}"))
+    monkeypatch.setattr(place, f"_{name}", taken.append)
     for line in examples:
         assert shlex.split(line)[3] == name
         assert __main__.main(shlex.split(line)[3:]) == 0
@@ -525,7 +576,7 @@ def test_the_manual_has_examples_that_are_understood(name, capsys, monkeypatch):
 
 def test_recovery_has_the_recipes_defaults(monkeypatch, home):
     taken = []
-    monkeypatch.setattr(model, "_recover", taken.append)
+    monkeypatch.setattr(recover, "_recover", taken.append)
     assert run("recover model --out x", home) == 0
     assert vars(taken[0]).items() >= vars(Recipe()).items()
 

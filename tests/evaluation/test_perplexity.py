@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from mpstudy.errors import StudyError
 from mpstudy.evaluation import cost, generate, perplexity
+from mpstudy.memory import peak_of
 
 
 def window_losses(model, windows: torch.Tensor) -> np.ndarray:
@@ -68,6 +69,23 @@ def test_batches_are_as_large_as_memory_allows(windows, length, passes, monkeypa
     model.register_forward_pre_hook(lambda _, __, inputs: sizes.append(len(inputs["input_ids"])), with_kwargs=True)
     perplexity.perplexity(model, tokens(windows, length))
     assert sizes == passes
+
+
+@pytest.mark.parametrize("tokens_at_once", [1, 4, 11])
+def test_losses_of_pieces_are_those_of_the_whole(tokens_at_once, monkeypatch):
+    model, windows = tiny_model(), tokens(3, 12)
+    whole = perplexity.perplexity(model, windows)
+    monkeypatch.setattr(perplexity, "PIECE", tokens_at_once * model.config.vocab_size)
+    assert perplexity.perplexity(model, windows) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_a_long_window_of_a_large_vocabulary_takes_little_more_than_its_logits():
+    model, windows = tiny_model(vocab_size=128256, max_position_embeddings=2048), tokens(2, 2048, vocabulary=128256)
+    perplexity.perplexity(model, windows[:, :8])  # what the first use of a library takes is not of a window
+    _, peak = peak_of(lambda: perplexity.perplexity(model, windows), "cpu")
+    assert 1.0e9 < peak < 1.3e9  # the logits alone are 1.05 GB
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.families import tiny_family
 from helpers.folders import COMMIT, SPY, booby_trap, change_config, hub_cache
 from helpers.tiny import byte_tokenizer, tiny_folder, tiny_model, tokens
-from transformers import Gemma3ForCausalLM, GPT2Config, LlamaConfig, LlamaForCausalLM
+from transformers import Gemma3Config, Gemma3ForCausalLM, GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from mpstudy.errors import StudyError
 from mpstudy.evaluation.perplexity import perplexity
@@ -22,6 +23,7 @@ from mpstudy.inputs import manifest, models, names
 from mpstudy.inputs.corpora import text_windows
 from mpstudy.store import digests
 from mpstudy.store.paths import ROOT
+from mpstudy.structure import checkpoint
 
 GROUPED, UNGROUPED, GEMMA = names.BUNDLED
 
@@ -50,6 +52,79 @@ def test_a_local_folder_loads_as_it_was_saved(folder):
     loaded = models.load_model(folder)
     assert type(loaded) is LlamaForCausalLM and not loaded.training
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), tiny_model().to(loaded.device).parameters()))
+
+
+@pytest.mark.parametrize("dtype", models.DTYPES)
+def test_the_dtype_of_the_files_is_known(tmp_path, dtype):
+    model = models.in_dtype(tiny_model(), dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {models.DTYPES[dtype]}
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    model.save_pretrained(tmp_path / "model", max_shard_size="50KB")
+    assert models.stored_dtype(str(tmp_path / "model")) == dtype
+    assert not (tmp_path / "model" / "model.safetensors").exists()  # it is in several files
+
+
+def test_another_dtype_of_the_files_becomes_float32(tmp_path):
+    tiny_model().double().save_pretrained(tmp_path / "model")
+    assert models.stored_dtype(str(tmp_path / "model")) == "float32"
+
+
+def test_a_head_of_its_own_stays_under_a_config_that_ties_it(tmp_path):
+    model = tiny_model(tie_word_embeddings=False)
+    model.save_pretrained(tmp_path / "model")
+    change_config(tmp_path / "model", tie_word_embeddings=True)
+    loaded = models.load_model(str(tmp_path / "model"), device="cpu")
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight) and not loaded.config.tie_word_embeddings
+    again = checkpoint.load_pruned(checkpoint.save_pruned(loaded, tmp_path / "saved"))
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+    assert torch.equal(again.model.embed_tokens.weight, model.model.embed_tokens.weight)
+
+
+def test_weights_that_the_config_does_not_ask_for_are_named(tmp_path, capsys):
+    folder = tiny_folder(tmp_path / "model", num_hidden_layers=3)
+    change_config(Path(folder), num_hidden_layers=2)
+    models.load_model(folder)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "holds 9 weights that its config does not ask for, first model.layers.2.input_layernorm.weight" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+            "is quantised .gptq.: give its",
+        ),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+            "is quantised .bitsandbytes.",
+        ),
+        ({"num_attention_heads": 0}, "num_attention_heads|cannot load the Config"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers of its config is 0, not at least 1"),
+        ({"hidden_size": "32"}, "hidden_size|cannot load the Config"),
+        ({"rope_parameters": "none"}, "cannot load the"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_one_line(copy, changes, said):
+    change_config(copy, **changes)
+    with pytest.raises(StudyError, match=said) as caught:
+        models.load_model(str(copy))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_projected_embeddings_are_refused(tmp_path):
+    tiny_family("opt", word_embed_proj_dim=16).save_pretrained(tmp_path / "opt")
+    with pytest.raises(StudyError, match="projects its embeddings to another size"):
+        models.load_model(str(tmp_path / "opt"))
+
+
+def test_a_model_of_text_and_pictures_names_its_language_model(tmp_path):
+    config = Gemma3Config(text_config={"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4})
+    config.save_pretrained(tmp_path / "gemma3")
+    with pytest.raises(
+        StudyError, match="[(]gemma3[)] holds more than text: give its language model [(]gemma3_text[)]"
+    ):
+        models.load_config(str(tmp_path / "gemma3"))
 
 
 @pytest.mark.parametrize(("name", "dtype"), models.DTYPES.items())

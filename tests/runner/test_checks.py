@@ -55,7 +55,7 @@ def parameters(model: str) -> dict:
         "validation_rows": 4, "epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "cutoff": 160,
         "recovery_rows": 8, "long_window": 256, "long_windows": 2, "model_share": 0.2,
         "tasks": ["facts", "agreement", "cloze"], "task_items": 60, "repeats": 5, "seeds": [0, 1, 2],
-        "rows": [10, 20], "long_rows": 10, "long_length": 2048, "moreau_rows": [10], "averaged_rows": 20,
+        "rows": [10, 20], "long_rows": 10, "long_length": 1024, "moreau_rows": [10], "averaged_rows": 20,
         "solver_steps": [1, 5], "traced": 2, "lipschitz_seeds": [0], "corrected": True,
         "share": 0.3, "shares": [0.1, 0.3], "lrs": [3e-4, 1e-3], "lora_seeds": [0, 1],
         "title": "a parameter without a rule", "micro_batch_size": 2, "prompts": ["Why?"],
@@ -129,8 +129,8 @@ def test_values_at_the_edge_pass(model, edge):
         ({"window": 1}, "window must be a whole number of at least 2, not 1"),
         ({"length": 1}, "length must be a whole number of at least 2, not 1"),
         *[
-            ({"seeds": [bad]}, "element 0 of seeds must be a whole number of at least 0, not ")
-            for bad in (-1, 0.5, "0", None, True)
+            ({"seeds": [bad]}, r"element 0 of seeds must be a whole number from 0 to 2\*\*53 - 1, not ")
+            for bad in (-1, 0.5, "0", None, True, 2**53)
         ],
         ({"seeds": [1, 2, 1]}, r"seeds: \[1, 2, 1\] names 1 twice"),
         ({"pruners": ["taylor", "taylor"]}, "pruners: .* names 'taylor' twice"),
@@ -169,12 +169,37 @@ def test_values_at_the_edge_pass(model, edge):
         ],
         # text and window
         ({"window": 600}, "corpus 'sotu-late' is too short for a window of 600 tokens"),
+        *[
+            ({name: value}, f"{most} samples are wanted, and corpus 'sotu-early' has at most 2000 windows of text")
+            for most in (10_001, 10**9)
+            for name, value in {"samples": most, "sparse_samples": most, "rows": [10, most]}.items()
+        ],
     ],
 )  # fmt: skip
 def test_a_bad_value_is_one_clear_error(model, change, message):
     with pytest.raises(StudyError, match=message) as caught:
         checks.validate(parameters(model) | change)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["length", "lengths", "long_length", "sparse_length", "window", "long_window"])
+def test_lengths_have_room_in_the_model(model, monkeypatch, name):
+    asked = []
+    monkeypatch.setattr(checks, "check_room", lambda config, length, first: asked.append((length, first)))
+    value = [3, 77] if name == "lengths" else 77
+    checks.validate({"model": model, name: value})
+    assert (77, []) in asked
+
+
+def test_a_length_of_no_rows_needs_no_room(model, monkeypatch):
+    monkeypatch.setattr(checks, "check_room", lambda config, length, first: pytest.fail("asked for room"))
+    checks.validate({"model": model, "long_rows": 0, "long_length": 10**9})
+
+
+def test_what_imports_nothing_is_checked_first(model):
+    assert list(parameters(model)).index("pruners") < list(parameters(model)).index("rho")
+    with pytest.raises(StudyError, match="rho must be a finite number > 0, not -1"):
+        checks.validate(parameters(model) | {"pruners": ["no"], "rho": -1})
 
 
 def test_every_parameter_of_the_projects_notebooks_has_a_rule():

@@ -9,11 +9,11 @@ from mpstudy.runner.profiles import (
     merge_parameters,
     notebook_parameters,
     parse_seeds,
-    parse_yaml,
     quick_part,
     validate,
     with_seeds,
 )
+from mpstudy.runner.values import parse_yaml
 
 
 @pytest.fixture
@@ -108,13 +108,30 @@ def test_unknown_profile_and_run_are_named(study):
         study.report(only="nothing")
 
 
-def test_yaml_reads_exponents_as_numbers():
-    assert parse_yaml("[1e-4, 2E3, 1.5e-2]") == [1e-4, 2000.0, 0.015]
+def test_yaml_is_that_of_its_version_1_2():
+    assert parse_yaml("[1e-4, 2E3, 1.5e-2, 1., .5, -3, 0]") == [1e-4, 2000.0, 0.015, 1.0, 0.5, -3, 0]
+    assert parse_yaml("[true, False, null, ~]") == [True, False, None, None]
+    words = ["2:4", "1:30:00", "yes", "no", "on", "off", "1_000", "010", "0x10", "2024-01-01", "="]
+    assert parse_yaml(f"[{', '.join(words)}]") == words
+    assert parse_yaml("[1, true, {a: 2:4}]", as_text=True) == ["1", "true", {"a": "2:4"}]
+
+
+@pytest.mark.parametrize("text", ["[1", "a: b: c", "!!int x", "!!bool x", "!!timestamp x", "[" * 3000, "9" * 5000])
+def test_no_yaml_is_one_line(text):
+    with pytest.raises(StudyError, match="not valid YAML: ") as caught:
+        parse_yaml(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_number_too_large_for_a_float_is_no_finite_number(study):
+    study.notebook("radius", "rho = 0.05", "pass")
+    with pytest.raises(StudyError, match="rho must be a finite number > 0"):
+        merge_parameters(study.notebooks / "radius.ipynb", {"rho": 10**400})
 
 
 def test_seeds_are_a_count_or_a_list(study):
     assert parse_seeds("3") == [0, 1, 2] and parse_seeds("4,7") == [4, 7]
-    for text in ("0", "x", "1,1", "-2", "-1,2"):
+    for text in ("0", "x", "1,1", "-2", "-1,2", "", ",", "1000000000", f"0,{2**63}"):
         with pytest.raises(StudyError, match="seeds"):
             parse_seeds(text)
     profile = load_profile("tiny", study.profiles)

@@ -1,8 +1,10 @@
 """Files and folders appear whole, and what a killed writer left goes with the next one."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +71,22 @@ def test_an_error_leaves_the_old_folder(tmp_path):
     with pytest.raises(KeyError), files.new_folder(folder) as staged:
         (staged / "new").touch()
         raise KeyError
+    assert [file.name for file in folder.iterdir()] == ["old"] and list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "model", os.rename
+    folder.mkdir()
+    (folder / "old").touch()
+
+    def fail(source, target):
+        if Path(source).name == "new":
+            raise OSError("no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="no"), files.new_folder(folder):
+        pass
     assert [file.name for file in folder.iterdir()] == ["old"] and list(tmp_path.iterdir()) == [folder]
 
 

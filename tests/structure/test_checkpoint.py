@@ -155,6 +155,35 @@ def test_no_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
 # --- Refusing ----------------------------------------------------------------------------------------------------
 
 
+def test_generation_settings_come_back(tmp_path):
+    model = pruned_model()
+    model.generation_config.update(do_sample=True, temperature=0.3, eos_token_id=[0, 7])
+    loaded = checkpoint.load_pruned(checkpoint.save_pruned(model, tmp_path / "pruned"))
+    assert loaded.generation_config.temperature == 0.3 and loaded.generation_config.eos_token_id == [0, 7]
+
+
+def test_several_chat_templates_come_back(tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    folder = checkpoint.save_pruned(pruned_model(), tmp_path / "pruned", tokenizer=tokenizer)
+    assert models.load_tokenizer(str(folder)).chat_template == tokenizer.chat_template
+    checkpoint.load_pruned(folder)
+    (name,) = [name for name in checkpoint.read_facts(folder)["files"] if "tool_use" in name]
+    (folder / name).write_text("{{ other }}")
+    with pytest.raises(StudyError, match="tool_use.jinja is truncated or changed"):
+        checkpoint.load_pruned(folder)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("save", [checkpoint.save_pruned, checkpoint.save_standard])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, bad, save):
+    model = tiny_model()
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = bad
+    with pytest.raises(StudyError, match="the weights of model.layers.1.mlp.up_proj.weight are not finite: nothing"):
+        save(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def _truncate(folder):
     weights = folder / "model.safetensors"
     os.truncate(weights, weights.stat().st_size - 1)

@@ -106,7 +106,7 @@ def test_recovery_lowers_the_loss_of_an_uneven_model(pruned, packing):
 
 
 def test_packed_and_padded_training_agree(pruned):
-    if not FAMILIES[pruned.config.model_type].packs:
+    if not families.family(pruned.config).packs:
         pytest.skip("its examples would attend to each other in a packed row")
     histories = [
         lora.train_adapter(

@@ -1,0 +1,1 @@
+"""A campaign of faults: kills, full disks, races, flipped bits, planted code and markup, counted."""
