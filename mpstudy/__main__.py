@@ -19,7 +19,8 @@ EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are
         "nbformat", "papermill", "psutil", "seaborn", "yaml",
     },
 }  # fmt: skip
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+UNUSABLE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EBUSY}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except Exception as error:
-        print(f"error: {_unwritable(error, options)}", file=sys.stderr)
+        print(f"error: {_unusable(error, options)}", file=sys.stderr)
         return 2
 
 
@@ -64,16 +65,17 @@ def _remedy(error: ModuleNotFoundError) -> str:
     raise error
 
 
-def _unwritable(error: Exception, options: argparse.Namespace) -> str:
-    """The line for a disk that is full or may not be written to, whichever library met it: safetensors and tokenizers
-    tell the number in their text alone. Anything else is a defect and raises ``error`` again.
+def _unusable(error: Exception, options: argparse.Namespace) -> str:
+    """The line for a disk that is full or may not be written to, whichever library met it (safetensors and tokenizers
+    tell the number in their text alone), and for a place that cannot be used. Anything else is a defect and raises
+    ``error`` again.
     """
     told = re.search(r"\(os error (\d+)\)", str(error))
     number = int(told[1]) if told else getattr(error, "errno", None)
-    if number not in UNWRITABLE:
+    if number not in FULL | UNUSABLE:
         raise error
     file = getattr(error, "filename", None) or getattr(options, "out", None) or "the output"
-    return f"cannot write {file}: {os.strerror(number)}"
+    return f"cannot {'write' if number in FULL else 'use'} {file}: {os.strerror(number)}"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import StudyError
 from ..inputs.early import check_samples, plain_config
+from ..inputs.folders import has_tokenizer
 from ..inputs.tokens import check_room
 from ..parameters import Count, Seed, Tokens, checked
 from ..store.paths import check_checkout, home_dir
@@ -19,7 +20,6 @@ from ..store.writable import check_writable
 
 Handler = Callable[[argparse.Namespace], int | None]  # takes the options, returns an exit status; None is 0
 
-PRUNED = "pruned.json"  # the mark of a pruned checkpoint, which another may replace
 BOS = {"default": None, "yes": True, "no": False}
 LAYERS_HELP = "inclusive range such as 4-25, one for each kind of units such as 'attention 4-25, mlp 2-28', or hidden"
 
@@ -84,6 +84,8 @@ def add_dtype(parser) -> None:
 
 def check_calibration(options) -> None:
     """Refuse of :func:`read_calibration` what can be known before anything heavy is imported."""
+    if options.tokens and options.bos != "default":
+        raise StudyError("--bos is about samples of a corpus; those of --tokens are used as they are")
     length = _tokens_shape(options.tokens)[1] if options.tokens else options.length
     if config := plain_config(options.model):
         check_room(config, length, [])
@@ -112,13 +114,12 @@ def read_calibration(options):
 
 
 def tokenizer_or_none(model: str):
-    """The tokenizer of a model, to be stored beside what is made of it; a model without one is as good."""
+    """The tokenizer of a model, to be stored beside what is made of it; a folder without one is as good."""
     from ..inputs import models
 
-    try:
-        return models.load_tokenizer(model)
-    except StudyError:
+    if Path(model).is_dir() and not has_tokenizer(Path(model)):
         return None
+    return models.load_tokenizer(model)
 
 
 def setting(text: str):
@@ -194,7 +195,20 @@ def check_vocabulary(tokens, model: str, source) -> None:
 
 
 def check_file_target(path: Path) -> None:
-    """Refuse an output file that cannot be written, before the work rather than after it."""
+    """Refuse an output file that cannot be written, or that would replace what is no file of scores, before the work
+    rather than after it.
+    """
     if path.is_dir():
         raise StudyError(f"--out {path} is a folder; name a file")
+    if path.exists() and not _holds_scores(path):
+        raise StudyError(f"--out {path} exists and holds no scores; choose another file")
     check_writable(path.parent)
+
+
+def _holds_scores(path: Path) -> bool:
+    """Whether ``path`` is a safetensors file that says so in its header."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        return b'"mpstudy_scores"' in handle.read(min(size, 2**20))

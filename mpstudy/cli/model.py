@@ -148,7 +148,10 @@ def _evaluate(options) -> None:
         result |= {"window": options.window, "bos": bool(first)}
     if options.tasks:
         limit = None if options.limit is None else min(options.limit, sys.maxsize)  # the most that lm-eval can count
-        result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=limit)
+        try:
+            result["zero_shot"] = zeroshot.evaluate_tasks(model, tokenizer, options.tasks, limit=limit)
+        except IndexError as error:  # of the embedding
+            raise StudyError(f"a task has tokens outside the vocabulary of {options.model}") from error
     if options.json:
         print(json.dumps({name: None if value != value else value for name, value in result.items()}))  # NaN: null
         return

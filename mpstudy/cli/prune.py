@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ..errors import StudyError
 from ..inputs.early import check_model
+from ..inputs.folders import PRUNED
 from ..parameters import Count, Ratio
 from ..runner.progress import duration
 from ..store.writable import check_new_folder
 from .inputs import (
-    PRUNED,
     Checked,
     add_calibration,
     add_command,
@@ -126,11 +126,12 @@ def _prune(options) -> None:
 
 def _removed(decision, units) -> list[str]:
     """A line for each kind of units: how many went. A ratio that is too small for a unit of few removes none."""
-    lines = []
+    lines, ratio, local = [], decision.meta["ratio"], decision.meta["scope"] == "local"
     for kind in dict.fromkeys(unit_set.kind for unit_set in units):
         keys = [unit_set.key for unit_set in units if unit_set.kind == kind]
         whole, gone = sum(units.counts[key] for key in keys), sum(len(decision.removed[key]) for key in keys)
-        why = "" if gone else f": the ratio is less than one of the {units.counts[keys[0]]} of a layer"
+        few = f"the ratio is less than one of the {units.counts[keys[0]]} of a layer"
+        why = f": {few}" if not gone and ratio and local else ""
         lines.append(f"  {gone} of {whole} {UNITS[kind]} removed{why}")
     return lines
 
@@ -138,7 +139,9 @@ def _removed(decision, units) -> list[str]:
 def _sparsify(options) -> None:
     check_model(options.model)
     check_calibration(options)
-    state = options.out.with_name(f"{options.out.name}.state")
+    state = options.out.parent / f"{options.out.name}.state"
+    if state.is_file():
+        raise StudyError(f"{state} is of another command; choose another folder")
     if options.out.exists():  # an earlier run was killed after all its work
         shutil.rmtree(state, ignore_errors=True)
     check_new_folder(options.out)
@@ -168,19 +171,24 @@ def _sparsify(options) -> None:
         model, [batch], options.layers, method, target,
         importance=importance, update=options.update, log=_Progress(total), state=state,
     )  # fmt: skip
-    _save_sparse(models.in_dtype(model, stored), options)
+    bos = not options.tokens and batch.shape[1] > options.length
+    _save_sparse(models.in_dtype(model, stored), options, bos)
     shutil.rmtree(state)
     zeros = sum(row["zeros"] * row["weights"] for row in rows) / sum(row["weights"] for row in rows)
-    print(f"{options.out}: {zeros:.1%} of the weights of {len(rows)} linear layers are zero")
+    print(
+        f"{options.out}: {zeros:.1%} of the weights of {len(rows)} linear layers are zero"
+        + ("; samples began with BOS" if bos else "")
+    )
 
 
-def _save_sparse(model, options) -> None:
+def _save_sparse(model, options, bos: bool) -> None:
     """As what was given: a pruned model stays one of this package, since no config of transformers names its units."""
     from ..structure import checkpoint
 
     tokenizer = tokenizer_or_none(options.model)
     if checkpoint.is_pruned(options.model):
-        made = {"method": options.method, "update": options.update, "sparsity": options.sparsity}
+        settings = ("method", "update", "sparsity", "layers", "corpus", "samples", "length", "sample_seed")
+        made = {name: getattr(options, name) for name in settings} | {"bos": bos}
         meta = checkpoint.read_facts(options.model)["meta"] | {"sparse": made}
         checkpoint.save_pruned(model, options.out, tokenizer=tokenizer, meta=meta)
     else:

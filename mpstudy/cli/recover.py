@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ..errors import StudyError
 from ..inputs.early import check_model, plain_config
+from ..inputs.folders import PRUNED
 from ..inputs.tokens import check_room, leading
 from ..parameters import Count, Seed
 from ..recovery.recipe import CHOICES, RULES, Recipe
 from ..store.files import sweep
 from ..store.writable import check_new_folder
-from .inputs import BOS, PRUNED, Checked, add_bos, add_command, add_dtype
+from .inputs import BOS, Checked, add_bos, add_command, add_dtype
 
 LAUNCHED_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision that Accelerate was given
 
@@ -56,6 +57,11 @@ def _recover(options) -> None:
     recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe())})
     check_model(options.model)
     check_new_folder(options.out, PRUNED)
+    state = options.out.parent / f"{options.out.name}.state"
+    if state.is_dir():
+        raise StudyError(f"{state} is of another command; choose another folder")
+    if options.rows:
+        recipe.steps(options.rows)
     if config := plain_config(options.model):
         check_room(config, recipe.cutoff, [])
     from ..inputs import corpora, models
@@ -65,17 +71,18 @@ def _recover(options) -> None:
     rows, validation = corpora.split_instructions(rows, validation=options.validation, seed=options.seed)
     if options.rows is not None and not 0 < options.rows <= len(rows):
         raise StudyError(f"--rows {options.rows} of {len(rows)} training rows: allowed is 1 to {len(rows)}")
+    recipe.steps(len(rows[: options.rows]))
     from ..recovery import loop, lora
     from ..recovery.examples import encode
 
     launched, bos = loop.accelerator(), BOS[options.bos]
-    state = options.out.with_name(f"{options.out.name}.state")
     if state.exists():
         print(f"goes on from {state}", file=sys.stderr)
     tokenizer = models.load_tokenizer(options.model)
     stored = models.stored_dtype(options.model)
     dtype = LAUNCHED_DTYPES[launched.mixed_precision]
     model = models.load_model(options.model, dtype=dtype, device="cpu")  # a copy goes to the device that trains
+    _warn_of_few_zeros(model)
     parts = (rows[: options.rows], validation)
     adapter = lora.train_adapter(
         model,
@@ -87,13 +94,26 @@ def _recover(options) -> None:
     )
     if launched.is_main_process:
         merged = models.in_dtype(lora.merge_adapter(model, adapter), options.dtype or stored)
+        earlier = checkpoint.read_facts(options.model)["meta"] if checkpoint.is_pruned(options.model) else {}
         meta = {"recovery": adapter.meta | {"bos": bool(leading(tokenizer, bos))}}
-        checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta=meta)
+        checkpoint.save_pruned(merged, options.out, tokenizer=tokenizer, meta=earlier | meta)
         state.unlink(missing_ok=True)
         sweep(state)
         print(f"{options.out}: recovered, validation loss {_best_validation(adapter):.4f} nats")
         if zeros := lora.sparsity(model):
             print(f"{zeros:.1%} of its sparse matrices was zero before, {lora.sparsity(merged):.1%} is now")
+
+
+def _warn_of_few_zeros(model) -> None:
+    """Say which zeros will go: a matrix of which less than a tenth is zero does not count as sparse."""
+    from ..recovery.lora import is_sparse
+
+    matrices = [weight for weight in model.parameters() if weight.dim() == 2 and not is_sparse(weight)]
+    most = max(((weight == 0).float().mean().item() for weight in matrices), default=0.0)
+    if most > 0.01:
+        print(
+            f"warning: matrices of which up to {most:.1%} is zero are not sparse and lose their zeros", file=sys.stderr
+        )
 
 
 class _Steps:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from ..errors import StudyError
 from ..store.paths import cache_dir
 from . import hub
+from .folders import check_folder
 from .names import BUNDLED, hub_snapshot, is_bundled
 
 KINDS = {"model_type": str, "num_hidden_layers": int, "max_position_embeddings": int}
@@ -15,7 +16,10 @@ FEW_SAMPLES = 10_000  # so many are drawn from the shortest text in seconds
 
 def check_model(name: str) -> str:
     """``name``, if a model may have it: a bundled one, a folder, or one of the hub that is here or within reach."""
-    if is_bundled(name) or (name and Path(name).is_dir()):
+    if is_bundled(name):
+        return name
+    if name and Path(name).is_dir():
+        check_folder(Path(name))
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise StudyError(

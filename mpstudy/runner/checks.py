@@ -40,7 +40,15 @@ RECIPE_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps"
 
 
 SAMPLES = ("samples", "sparse_samples", "rows", "moreau_rows", "averaged_rows", "long_rows")  # of the calibration text
-TOKENS = ("length", "lengths", "long_length", "sparse_length", "window", "long_window")  # that a model reads at once
+TOKENS = (
+    "length",
+    "lengths",
+    "long_length",
+    "sparse_length",
+    "window",
+    "long_window",
+    "cutoff",
+)  # that a model reads at once
 
 
 def validate(parameters: dict) -> None:

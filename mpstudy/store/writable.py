@@ -11,22 +11,35 @@ from .files import sweep
 def check_writable(folder: Path) -> None:
     """:class:`StudyError` if ``folder`` cannot be made or takes no files. What is made to find out is removed again."""
     try:
-        new = [each for each in (folder, *folder.parents) if not each.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        finally:
-            with suppress(OSError):  # another process has put something there by now
-                for each in new:
-                    each.rmdir()
+        while not _try(folder):
+            pass
     except OSError as error:
         raise StudyError(f"cannot write to the folder {folder}: {error.strerror}") from error
+
+
+def _try(folder: Path) -> bool:
+    """Whether a file can be made in ``folder``; False where another process removed it, which asks the same."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except FileNotFoundError:
+        return False
+    finally:
+        with suppress(OSError):  # another process has put something there by now
+            for each in new:
+                each.rmdir()
+    return True
 
 
 def check_new_folder(folder: Path, replaced: str | None = None) -> None:
     """:class:`StudyError` if ``folder`` cannot be made or holds something, unless that is a file called ``replaced``,
     which marks what the new folder takes the place of. What killed writers left beside it is removed.
     """
+    if not folder.name or folder.name == ".." or folder.is_symlink() or folder.is_mount():
+        raise StudyError(
+            f"{folder} cannot be put in place in one step: name a folder that is no link, no mount, not '.'"
+        )
     if folder.parent.is_dir():
         sweep(folder)
     holds = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))

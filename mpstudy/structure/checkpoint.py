@@ -201,7 +201,8 @@ def _checked_state(model: PreTrainedModel, folder: Path) -> dict[str, torch.Tens
     state = {name: value.contiguous().cpu() for name, value in model.state_dict().items() if name not in tied}
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise StudyError(f"the weights of {name} are not finite: nothing is saved to {folder}")
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise StudyError(f"the weights of {name} are not finite in {dtype}: nothing is saved to {folder}")
     needed, free = sum(value.nbytes for value in state.values()), shutil.disk_usage(folder.parent).free
     if free < needed * 1.05 + 2**20:
         raise StudyError(

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from mpstudy import __main__
-from mpstudy.cli.inputs import PRUNED
 from mpstudy.inputs import models
+from mpstudy.inputs.folders import PRUNED
 from mpstudy.structure import checkpoint
 from mpstudy.structure.scores import Scores
 

@@ -179,7 +179,9 @@ def test_several_chat_templates_come_back(tmp_path):
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, bad, save):
     model = tiny_model()
     model.model.layers[1].mlp.up_proj.weight.data[0, 0] = bad
-    with pytest.raises(StudyError, match="the weights of model.layers.1.mlp.up_proj.weight are not finite: nothing"):
+    with pytest.raises(
+        StudyError, match="the weights of model.layers.1.mlp.up_proj.weight are not finite in float32: nothing"
+    ):
         save(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
