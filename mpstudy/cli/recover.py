@@ -106,10 +106,14 @@ def _recover(options) -> None:
 
 def _warn_of_few_zeros(model) -> None:
     """Say which zeros will go: a matrix of which less than a tenth is zero does not count as sparse."""
-    from ..recovery.lora import is_sparse
+    from torch import nn
 
-    matrices = [weight for weight in model.parameters() if weight.dim() == 2 and not is_sparse(weight)]
-    most = max(((weight == 0).float().mean().item() for weight in matrices), default=0.0)
+    from ..recovery.lora import is_sparse
+    from ..structure.families import layers
+
+    linears = [module.weight for module in layers(model).modules() if isinstance(module, nn.Linear)]
+    shares = [(weight == 0).float().mean().item() for weight in linears if not is_sparse(weight)]
+    most = max(shares, default=0.0)
     if most > 0.01:
         print(
             f"warning: matrices of which up to {most:.1%} is zero are not sparse and lose their zeros", file=sys.stderr
