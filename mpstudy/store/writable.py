@@ -7,29 +7,30 @@ from pathlib import Path
 from ..errors import StudyError
 from .files import sweep
 
+TRIES = 100
+
 
 def check_writable(folder: Path) -> None:
     """:class:`StudyError` if ``folder`` cannot be made or takes no files. What is made to find out is removed again."""
-    try:
-        while not _try(folder):
-            pass
-    except OSError as error:
-        raise StudyError(f"cannot write to the folder {folder}: {error.strerror}") from error
+    for left in reversed(range(TRIES)):
+        try:
+            _try(folder)
+            return
+        except OSError as error:
+            # another process that asks the same may have removed the folder; /proc has no place at all
+            if not (left and isinstance(error, FileNotFoundError)):
+                raise StudyError(f"cannot write to the folder {folder}: {error.strerror}") from error
 
 
-def _try(folder: Path) -> bool:
-    """Whether a file can be made in ``folder``; False where another process removed it, which asks the same."""
+def _try(folder: Path) -> None:
     new = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except FileNotFoundError:
-        return False
     finally:
         with suppress(OSError):  # another process has put something there by now
             for each in new:
                 each.rmdir()
-    return True
 
 
 def check_new_folder(folder: Path, replaced: str | None = None) -> None:
