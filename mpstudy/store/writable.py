@@ -37,14 +37,14 @@ def check_new_folder(folder: Path, replaced: str | None = None) -> None:
     """:class:`StudyError` if ``folder`` cannot be made or holds something, unless that is a file called ``replaced``,
     which marks what the new folder takes the place of. What killed writers left beside it is removed.
     """
-    if not folder.name or folder.name == ".." or folder.is_symlink() or folder.is_mount():
-        raise StudyError(
-            f"{folder} cannot be put in place in one step: name a folder that is no link, no mount, not '.'"
-        )
     if folder.parent.is_dir():
         sweep(folder)
     holds = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if holds and not (replaced and (folder / replaced).is_file()):
         what = " and is not a pruned checkpoint" if replaced else ""
         raise StudyError(f"{folder} exists{what}; choose another folder")
+    if not folder.name or folder.name == ".." or folder.is_symlink() or folder.is_mount():
+        raise StudyError(
+            f"{folder} cannot be put in place in one step: name a folder that is no link, no mount, not '.'"
+        )
     check_writable(folder.parent)

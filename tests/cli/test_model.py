@@ -470,7 +470,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         ("score narrow --pruner l1 --layers 1 --out new", "sotu-early holds token ids outside the vocabulary"),
         # prune
         *[
-            (PRUNE.replace("0.25", ratio), r"the pruning ratio must be a number in \[0, 1\), not")
+            (PRUNE.replace("0.25", ratio), r"--ratio must be a number in \[0, 1\), not")
             for ratio in ("1.5", "1", "nan", "inf")
         ],
         (PRUNE.replace("0.25", "0.99"), "ratio 0.99 with local scope removes all units of layers.1.attention"),
@@ -478,7 +478,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
         (PRUNE.replace("mute", "gpt2"), "the weights of model .* are not there"),
         (PRUNE.replace("taylor", "foreign"), "foreign.safetensors is not a file of scores written by mpstudy"),
         (PRUNE.replace("taylor", "cut"), "cut.safetensors is not a file of scores written by mpstudy"),
-        (PRUNE.replace("taylor", "absent"), "absent.safetensors is not a file of scores written by mpstudy"),
+        (PRUNE.replace("taylor", "absent"), "there is no file of scores absent.safetensors"),
         (PRUNE.replace("taylor", "deeper"), "the scores do not fit the model: it has no layers.9.mlp"),
         (PRUNE.replace("taylor", "wider"), "the scores do not fit the model: layers.1.mlp has 24 units"),
         (PRUNE.replace("taylor", "nan"), "the scores of layers.1.mlp are not finite"),

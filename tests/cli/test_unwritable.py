@@ -35,4 +35,4 @@ def test_one_line_and_status_2(monkeypatch, capsys, error, line):
 @pytest.mark.parametrize("error", [ValueError("a defect"), FileNotFoundError(errno.ENOENT, "No such file", "x")])
 def test_a_defect_stays_one(error):
     with pytest.raises(type(error)):
-        __main__._unwritable(error, Namespace(out=Path("out")))
+        __main__._unusable(error, Namespace(out=Path("out")))

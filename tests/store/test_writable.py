@@ -34,16 +34,14 @@ def test_many_processes_that_ask_at_once_all_hear_that_they_may(tmp_path):
     assert [process.wait() for process in processes] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("name", [".", "..", "link", "dangling"])
+@pytest.mark.parametrize("name", [".", "../link", "../dangling"])
 def test_a_place_that_cannot_be_filled_in_one_step_is_refused(tmp_path, monkeypatch, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     (tmp_path / "dangling").symlink_to(tmp_path / "absent")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(StudyError, match="cannot be put in place in one step"):
         check_new_folder(Path(name))
-    with pytest.raises(StudyError, match="/proc cannot be put in place in one step"):
-        check_new_folder(Path("/proc"))
 
 
 def test_what_a_killed_writer_left_goes(tmp_path):
