@@ -18,7 +18,7 @@ def check_writable(folder: Path) -> None:
             return
         except OSError as error:
             # another process that asks the same may have removed the folder; /proc has no place at all
-            if not (left and isinstance(error, FileNotFoundError)):
+            if not (left and isinstance(error, (FileNotFoundError, FileExistsError))):
                 raise StudyError(f"cannot write to the folder {folder}: {error.strerror}") from error
 
 
