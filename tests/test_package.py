@@ -46,7 +46,15 @@ def test_help_is_quick_and_brings_no_heavy_library():
     assert loaded == "[]" and float(seconds) < 1
 
 
-def test_a_missing_library_is_one_line_with_its_extra(monkeypatch, capsys):
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a model and a text, which have to be there before a library is missed."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "x").write_text("a text")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_missing_library_is_one_line_with_its_extra(place, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.delitem(sys.modules, "mpstudy.evaluation.zeroshot", raising=False)
     monkeypatch.delattr("mpstudy.evaluation.zeroshot", raising=False)
@@ -54,7 +62,7 @@ def test_a_missing_library_is_one_line_with_its_extra(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: lm_eval is not installed: pip install 'mpstudy[zeroshot]'\n"
 
 
-def test_a_missing_library_that_no_extra_brings_is_a_defect(monkeypatch):
+def test_a_missing_library_that_no_extra_brings_is_a_defect(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "mpstudy.evaluation.cost", None)
     monkeypatch.delattr("mpstudy.evaluation.cost", raising=False)
     with pytest.raises(ModuleNotFoundError, match="cost"):

@@ -1,5 +1,6 @@
 """The campaign of faults sees the harm that it looks for."""
 
+import html
 import json
 import os
 import random
@@ -99,10 +100,9 @@ def test_the_canaries_would_sing(tmp_path):
 
 @pytest.mark.parametrize("place", markup.PLACES)
 def test_markup_is_alive_unless_escaped(place):
-    from markupsafe import escape
-
     text = markup.payload(place)
-    for page, alive in ((f"<p>{text}</p>", True), (f'<p title="{text}"></p>', True), (f"<p>{escape(text)}</p>", False)):
+    quoted = f"<p>{html.escape(text)}</p>"
+    for page, alive in ((f"<p>{text}</p>", True), (f'<p title="{text}"></p>', True), (quoted, False)):
         reader = markup.Reader(place)
         reader.feed(page)
         assert bool(reader.alive) == alive and reader.seen
