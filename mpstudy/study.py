@@ -25,6 +25,7 @@ from .sparse.sequential import check_method, prune_layers
 from .stability.arithmetic import arithmetic
 from .store import digests
 from .store.cache import Step, cached_file, cached_json
+from .store.files import alone
 from .structure import surgery
 from .structure.families import family
 from .structure.plan import Plan
@@ -176,7 +177,7 @@ class Study:
         )
 
         def compute():
-            pruned, state = copy.deepcopy(self.model), step.path(".state")
+            pruned = copy.deepcopy(self.model)
             scores = self._element_scores(method, sample, settings) if scored else None
             options = {"update": update, "state": state, "importance": scores.value.__getitem__ if scored else None}
             done = timed(lambda: prune_layers(pruned, batches, self.layers, kind, wanted, **options), pruned.device)
@@ -186,10 +187,13 @@ class Study:
                 held = sum(values.nbytes for values in scores.value.values())
                 peak = peak and max(scores.peak, peak + held)
             quality = {name: perplexity.perplexity(pruned, windows) for name, windows in self.texts.items()}
-            shutil.rmtree(state, ignore_errors=True)
             return {"perplexity": quality, "rows": done.value, "peak_bytes": peak, "prune_seconds": seconds}
 
-        return cached_json(step, compute)
+        state = step.path(".state")
+        with alone(state):
+            found = cached_json(step, compute)
+            shutil.rmtree(state, ignore_errors=True)
+        return found
 
     def _batched(self, sample: torch.Tensor) -> list[torch.Tensor]:
         """A calibration sample as the fewest equally large batches that fit the memory."""

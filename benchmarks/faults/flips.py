@@ -56,6 +56,7 @@ def _rest(bench: Bench, rng: random.Random, row: Row, number: int) -> None:
 def _state(name: str, bench: Bench, rng: random.Random, row: Row, number: int) -> None:
     """Of what a killed ``recover`` or ``sparsify`` goes on from."""
     command, kept = COMMANDS[name], _kept(bench, COMMANDS[name])
+    bench.undisturbed(name)  # made in the same place
     with bench.place(command) as place:
         beside = place / kept.name
         shutil.copytree(kept, beside) if kept.is_dir() else shutil.copy(kept, beside)
@@ -101,6 +102,7 @@ def _copy(bench: Bench, *names: str) -> Path:
 
 
 def _read(bench: Bench, row: Row, command: Command, what: str, inputs: Path) -> None:
+    bench.undisturbed(command.name)  # made in the same place
     with bench.place(command) as place:
         _judge(bench, row, command, what, place, bench.run(command, place, inputs))
 

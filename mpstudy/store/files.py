@@ -68,6 +68,18 @@ def sweep(path: str | Path) -> None:
                 _remove_unlocked(left)
 
 
+@contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """Hold ``folder``, which is made if need be, locked: another process that asks for it waits."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def check_parent(path: str | Path) -> Path:
     """``path``, whose parent is there and can be written to or else is made; :class:`StudyError` if that fails."""
     path = Path(path)
