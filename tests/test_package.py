@@ -219,7 +219,7 @@ def test_the_core_scores_prunes_sparsifies_and_evaluates(core):
     [
         ("evaluate model --text book.txt --tasks facts", "lm_eval is not installed: pip install 'mpstudy[zeroshot]'"),
         (
-            "recover model --rows 4 --validation 2 --out r",
+            "recover model --rows 4 --validation 2 --warmup-steps 0 --out r",
             "accelerate is not installed: pip install 'mpstudy[recover]'",
         ),
     ],
