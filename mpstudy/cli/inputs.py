@@ -93,9 +93,8 @@ def check_calibration(options) -> None:
 
 def read_calibration(options):
     """The calibration batch that the options of :func:`add_calibration` name, int64 (samples, length), or length + 1
-    where a sample of a corpus begins with BOS.
+    where a sample of a corpus begins with BOS. Comes after :func:`check_calibration`.
     """
-    check_calibration(options)
     from ..inputs import corpora, models
     from ..inputs.tokens import leading
 

@@ -201,7 +201,6 @@ def _export(options) -> None:
     from ..inputs import models
     from ..structure import checkpoint
 
-    checkpoint.check_empty(options.out)
     model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
     checkpoint.export_standard(model, options.out, tokenizer=tokenizer_or_none(options.model))
     print(f"{options.out}: AutoModelForCausalLM.from_pretrained loads it")

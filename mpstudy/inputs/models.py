@@ -90,7 +90,7 @@ def load_config(name: str):
 
 
 def stored_dtype(name: str) -> str:
-    """The dtype that most weights of ``name`` are stored in, a key of :data:`DTYPES`; ``float32`` for any other.
+    """The dtype of most weights in the first file of ``name``, a key of :data:`DTYPES`; ``float32`` for any other.
     Raises :class:`StudyError` for a model whose weights are not there.
     """
     try:

@@ -30,10 +30,10 @@ OF_CODE = re.compile(r"definition: .*|notebook: .*|version: .* is (new|gone)|rea
 def adopt(
     name: str, *, against: Path | None = None, jobs: int | None = None, reports: Path = REPORTS, folder: Path = PROFILES
 ) -> list[str]:
-    """Adopt the stale results of profile ``name`` whose affordable part agrees exactly; returns their runs.
+    """Adopt the stale results of profile ``name`` whose affordable part agrees to nine digits; returns their runs.
 
     ``against``: the report folder of the same part as the report's code executed it on this machine, for a report that
-    was made on another processor, whose last bits differ. Raises StudyError, and changes nothing, where a number
+    was made on another processor, whose results of fp32 differ. Raises StudyError, and changes nothing, where a number
     differs, where nothing could be compared, and, before the part is executed, where code is not committed or anything
     but code changed, or code that the part does not reach.
     """
