@@ -102,6 +102,12 @@ def test_recovery_keeps_the_zeros_of_a_sparse_model(home, capsys, target):
     assert "50.0% of its sparse matrices was zero before, 50.0% is now" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("target", "warned"), [("0.05", True), ("0.5", False)])
+def test_zeros_that_will_go_are_told(home, capsys, target, warned):
+    run(SPARSIFY.replace("0.5", target), RECOVER.replace("./pruned", "./sparse"))
+    assert ("is zero are not sparse and lose their zeros" in capsys.readouterr().err) == warned
+
+
 @pytest.mark.parametrize("bos", ["yes", "no"])
 def test_bos_is_recorded_with_scores_and_recovery(home, bos):
     tokenizer = byte_tokenizer()

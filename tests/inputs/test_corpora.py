@@ -273,6 +273,13 @@ def test_no_document_is_long_enough(documents):
         sampled(documents=documents, length=31)
 
 
+def test_more_samples_than_a_corpus_has_places_are_refused_at_once():
+    places = sum(map(len, DOCUMENTS))
+    corpora.check_samples(DOCUMENTS, places)
+    with pytest.raises(StudyError, match=f"{10**9} samples are wanted of a corpus of {places} bytes"):
+        sampled(samples=10**9)
+
+
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"length": 0}])
 def test_samples_are_counted_from_one(wrong):
     with pytest.raises(StudyError, match=f"{next(iter(wrong))} must be a whole number of at least 1, not 0"):
@@ -325,6 +332,39 @@ def test_instruction_copy(tmp_path, lines):
     text = "\n".join(map(json.dumps, rows)) if lines else json.dumps(rows)
     (tmp_path / ("alpaca.jsonl" if lines else "alpaca_data_cleaned.json")).write_text(text)
     assert corpora.load_instructions("alpaca-cleaned", tmp_path) == INSTRUCTIONS
+
+
+@pytest.mark.parametrize("field", ["instruction", "output"])
+def test_an_instruction_without_text_names_its_row(tmp_path, field):
+    rows = [INSTRUCTIONS[0], INSTRUCTIONS[0] | {field: None}]
+    (tmp_path / "alpaca_data_cleaned.json").write_text(json.dumps(rows))
+    with pytest.raises(StudyError, match=f"alpaca-cleaned: row 1 has no {field}"):
+        corpora.load_instructions("alpaca-cleaned", tmp_path)
+
+
+def test_an_instruction_without_input_has_none(tmp_path):
+    rows = [INSTRUCTIONS[0], INSTRUCTIONS[0] | {"input": None}]
+    (tmp_path / "alpaca_data_cleaned.json").write_text(json.dumps(rows))
+    assert corpora.load_instructions("alpaca-cleaned", tmp_path)[1] == INSTRUCTIONS[0] | {"input": ""}
+
+
+@pytest.mark.parametrize("number", [3, 3.5])
+def test_an_answer_that_is_no_text_is_one_line(tmp_path, number):
+    (tmp_path / "alpaca_data_cleaned.json").write_text(json.dumps([INSTRUCTIONS[0] | {"output": number}]))
+    with pytest.raises(StudyError, match="has no text column 'output'|cannot be read as json") as caught:
+        corpora.load_instructions("alpaca-cleaned", tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_rows_without_text_are_counted(tmp_path):
+    write_parquet(tmp_path / "test.parquet", {"text": ["a", None, "b", None]})
+    with pytest.raises(StudyError, match="test.parquet: 2 rows have no 'text'"):
+        corpora.load_texts("wikitext2", tmp_path)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "wiki.test.raw").write_text(WIKI_RAW, encoding="utf-8-sig")
+    assert list(corpora.load_texts("wikitext2", tmp_path)) == WIKI_ROWS
 
 
 def test_the_environment_variable_names_the_copies(tmp_path, monkeypatch):

@@ -30,6 +30,28 @@ def prompt_tokens(tokenizer, row) -> int:
 # --- Prompts and labels -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_rows_with_an_empty_answer_teach_nothing(tokenizer, empty):
+    rows = [ROWS[0], ROWS[1] | {"output": empty}, ROWS[2]]
+    assert examples.encode(tokenizer, rows, 400) == examples.encode(tokenizer, [ROWS[0], ROWS[2]], 400)
+    with pytest.raises(StudyError, match="no instruction row has a response"):
+        examples.encode(tokenizer, rows[1:2], 400)
+
+
+def test_bos_is_put_first_or_not_as_asked():
+    plain, silent = byte_tokenizer(), bos_tokenizer(added=False)
+    (with_bos,), (without,) = (examples.encode(silent, ROWS[:1], 900, bos=bos) for bos in (True, False))
+    assert with_bos[0][0] == silent.bos_token_id and with_bos[0][1:] == without[0]
+    assert without == examples.encode(plain, ROWS[:1], 900)[0]
+
+
+def test_tokens_outside_the_vocabulary_are_named():
+    encoded = [([1, 7, 3], [1, 7, 3]), ([2], [2])]
+    examples.check_vocabulary(encoded, 8)
+    with pytest.raises(StudyError, match="the token id 7, which is outside the model's vocabulary of 7"):
+        examples.check_vocabulary(encoded, 7)
+
+
 def test_the_prompt_is_alpacas():
     assert examples.alpaca_prompt({"instruction": "Add.", "input": "1 and 2", "output": "3"}) == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "

@@ -106,3 +106,12 @@ def test_a_parent_that_cannot_be_made_or_written_is_named(tmp_path):
         files.check_parent("/proc/out")
     assert files.check_parent(tmp_path / "new" / "out") == tmp_path / "new" / "out"
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_another_process_waits_for_a_folder_that_is_held(tmp_path):
+    code = "import sys\nfrom mpstudy.store import files\nwith files.alone(sys.argv[1]): print('mine', flush=True)"
+    with files.alone(tmp_path / "state"):
+        waiting = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "state")], stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(2)
+    assert waiting.communicate(timeout=30)[0] == b"mine\n"
