@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     model.add_commands(commands)
     prune.add_commands(commands)
     recover.add_commands(commands)
+    options = argparse.Namespace()
     try:
         options = parser.parse_args(arguments)
         return options.func(options) or 0

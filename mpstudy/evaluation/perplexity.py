@@ -1,6 +1,8 @@
 """What a model is worth and what it costs: perplexity in fp32, parameters, file size, latency."""
 
 import math
+from collections.abc import Iterator
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from ..errors import StudyError
 MOST_NATS = 700  # exp of more overflows
 BATCH = 8  # windows
 LOGITS = 2**26  # of a batch: 0.27 GB in fp32
+WHOLE = 2**27  # logits that a model may put out at once, 0.5 GB in fp32; some hold a second copy meanwhile
 PIECE = 2**24  # of the logits that a loss is computed of at a time
 
 
@@ -63,22 +66,51 @@ def at_once(window: int, vocabulary: int) -> int:
     return max(1, min(BATCH, LOGITS // (window * vocabulary)))
 
 
-def _window_means(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+def _window_means(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
     """Mean loss and mean accuracy of each window, (2, windows)."""
-    found = [_token_losses(logits, following) for logits, following in zip(_logits(model, batch), batch[:, 1:])]
+    if batch.numel() * model.config.get_text_config().vocab_size > WHOLE:
+        found = [_token_losses(_logits_in_pieces(model, window[None]), window[1:]) for window in batch]
+    else:
+        logits = _logits(model, batch)
+        found = [_token_losses(_pieces(each), following) for each, following in zip(logits, batch[:, 1:])]
     return torch.stack(found, dim=1).mean(dim=-1)
 
 
-def _token_losses(logits: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
-    """Loss and accuracy, 0 or 1, of each token of a window, (2, tokens). A loss takes as much memory as the logits that
-    it is of, so it is computed of a piece of them at a time.
+def _token_losses(pieces: Iterator[torch.Tensor], following: torch.Tensor) -> torch.Tensor:
+    """Loss and accuracy, 0 or 1, of each token of a window, (2, tokens), by the logits that predict it, which come in
+    pieces: a loss takes as much memory as the logits that it is of.
     """
-    size, losses, hits = max(1, PIECE // logits.shape[-1]), [], []
-    for piece, wanted in zip(logits.split(size), following.split(size)):
-        piece = piece.float()
-        losses.append(functional.cross_entropy(piece, wanted, reduction="none"))
-        hits.append((piece.argmax(dim=-1) == wanted).float())
+    losses, hits, begin = [], [], 0
+    for piece in pieces:
+        wanted = following[begin : begin + len(piece)]
+        losses.append(functional.cross_entropy(piece.float(), wanted, reduction="none"))
+        hits.append((piece.float().argmax(dim=-1) == wanted).float())
+        begin += len(piece)
     return torch.stack([torch.cat(losses), torch.cat(hits)])
+
+
+def _pieces(logits: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Some tokens' logits, (tokens, vocabulary), a number of tokens at a time."""
+    yield from logits.split(_tokens_at_once(logits.shape[-1]))
+
+
+def _logits_in_pieces(model: PreTrainedModel, window: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The logits of :func:`_logits` for one window, (1, tokens), without ever holding those of all tokens.
+
+    The layers run once. What the family makes of their output, such as Gemma's softcapping and Granite's scaling, its
+    own ``forward`` does for a piece at a time, in which the layers put out what they put out before.
+    """
+    decoder = model.get_decoder()
+    states = decoder(input_ids=window, use_cache=False)
+    hidden = states.last_hidden_state
+    for piece in hidden[:, :-1].split(_tokens_at_once(model.config.get_text_config().vocab_size), dim=1):
+        states.last_hidden_state = piece
+        with patch.object(decoder, "forward", lambda *_, **__: states):
+            yield model(input_ids=window, use_cache=False).logits[0]
+
+
+def _tokens_at_once(vocabulary: int) -> int:
+    return max(1, PIECE // vocabulary)
 
 
 def _logits(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:

@@ -5,10 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ..errors import StudyError
-from ..store.paths import cache_dir
 from . import hub
 from .folders import check_folder
-from .names import BUNDLED, hub_snapshot, is_bundled
+from .names import bundled_folder, check_name, hub_snapshot, is_bundled
 
 KINDS = {"model_type": str, "num_hidden_layers": int, "max_position_embeddings": int}
 FEW_SAMPLES = 10_000  # so many are drawn from the shortest text in seconds
@@ -16,17 +15,13 @@ FEW_SAMPLES = 10_000  # so many are drawn from the shortest text in seconds
 
 def check_model(name: str) -> str:
     """``name``, if a model may have it: a bundled one, a folder, or one of the hub that is here or within reach."""
+    check_name(name)
     if is_bundled(name):
         return name
-    if name and Path(name).is_dir():
+    if Path(name).is_dir():
         check_folder(Path(name))
         return name
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise StudyError(
-            f"no model {name!r}: give a bundled name ({', '.join(BUNDLED)}), an existing folder, "
-            "or a hub id like 'owner/name'"
-        )
-    if hub_snapshot(name) is None and not _hub_answers():
+    if hub_snapshot(name) is None and not hub.answers():
         raise StudyError(f"model {name!r} is not in the local cache and no hub is within reach; give a folder")
     return name
 
@@ -39,7 +34,7 @@ def plain_config(model: str) -> SimpleNamespace | None:
     """
     folder = Path(model) if Path(model).is_dir() else hub_snapshot(model)
     if is_bundled(model):
-        folder = cache_dir() / "models" / f"{model}-{BUNDLED[model].sha256[:12]}"  # where `models` builds it
+        folder = bundled_folder(model)
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else None
     except (OSError, ValueError, RecursionError):
@@ -63,9 +58,3 @@ def check_samples(corpus: str, samples: int) -> None:
         if most >= samples:
             return
     raise StudyError(f"{samples} samples are wanted, and corpus {corpus!r} has at most {most} windows of text")
-
-
-def _hub_answers() -> bool:
-    from huggingface_hub import constants  # here, for it brings an HTTP client along
-
-    return not constants.HF_HUB_OFFLINE and hub.reachable(constants.ENDPOINT)

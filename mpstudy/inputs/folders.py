@@ -20,14 +20,19 @@ def check_folder(folder: Path) -> None:
             for part in parts:
                 if not isinstance(found.get(part, {}), dict):
                     raise StudyError(f"{folder / name} is damaged: its {part!r} is no JSON object")
+    check_pickles(folder)
+    shards = _object(folder / INDEX).get("weight_map", {}).values() if (folder / INDEX).is_file() else ()
+    if not all(isinstance(shard, str) for shard in shards):
+        raise StudyError(f"{folder / INDEX} is damaged: its 'weight_map' holds what is no file name")
+
+
+def check_pickles(folder: Path) -> None:
+    """Raise :class:`StudyError` for weights that are pickles alone."""
     if not any(folder.glob("*.safetensors")) and (pickles := sorted(folder.glob("*.bin"))):
         raise StudyError(
             f"the weights of {folder} are pickles ({pickles[0].name}), which are never read: convert them to "
             "model.safetensors"
         )
-    shards = _object(folder / INDEX).get("weight_map", {}).values() if (folder / INDEX).is_file() else ()
-    if not all(isinstance(shard, str) for shard in shards):
-        raise StudyError(f"{folder / INDEX} is damaged: its 'weight_map' holds what is no file name")
 
 
 def has_tokenizer(folder: Path) -> bool:

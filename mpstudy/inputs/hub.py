@@ -197,12 +197,19 @@ def _hub_files(name: str, source: Source) -> list[Path]:
     try:
         return get(local_files_only=True)
     except LocalEntryNotFoundError:
-        if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
+        if not answers():
             raise StudyError(_absent(name, source, f"{constants.ENDPOINT} is not within reach")) from None
     try:
         return get(local_files_only=False)
     except OSError as error:
         raise StudyError(_absent(name, source, str(error).splitlines()[0])) from None
+
+
+def answers() -> bool:
+    """Whether the hub may be asked, and is within reach."""
+    from huggingface_hub import constants  # here, for it brings an HTTP client along
+
+    return not constants.HF_HUB_OFFLINE and reachable(constants.ENDPOINT)
 
 
 def reachable(endpoint: str) -> bool:
@@ -263,7 +270,8 @@ def _as_row(row: dict, field: str, keep_newline: bool) -> dict:
 
 def _check_columns(source: Source, file: Path, dataset) -> None:
     for field in source.fields:
-        if field not in dataset.features or "string" not in str(dataset.features[field].dtype):
+        kind = getattr(dataset.features.get(field), "dtype", None)  # lists and objects have none
+        if "string" not in str(kind):
             columns = ", ".join(dataset.column_names)
             raise StudyError(f"{file} has no text column {field!r}; its columns: {columns}")
     if not len(dataset):

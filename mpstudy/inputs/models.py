@@ -21,11 +21,11 @@ from transformers.utils import logging
 
 from ..errors import StudyError, check_choice
 from ..store.files import staging
-from ..store.paths import cache_dir
 from ..structure import checkpoint
 from ..structure.surgery import ungroup
 from . import hub, manifest
-from .names import BUNDLED, Bundled, hub_snapshot, is_bundled
+from .folders import check_pickles
+from .names import BUNDLED, Bundled, bundled_folder, check_name, hub_snapshot, is_bundled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # by the names of safetensors
@@ -136,7 +136,7 @@ def _file_of(source: str, file: str) -> Path | None:
     folder = Path(source) if Path(source).is_dir() else hub_snapshot(source)
     if (folder / file).is_file():
         return folder / file
-    if folder == Path(source) or not _hub_answers():
+    if folder == Path(source) or not hub.answers():
         return None
     try:
         return Path(hf_hub_download(source, file, revision=folder.name))
@@ -150,19 +150,13 @@ def _locate(name: str) -> str:
     """The folder of a bundled or local model, or the hub id itself when it is no folder."""
     if is_bundled(name):
         return str(build_bundled(name))
-    if name and Path(name).is_dir():
-        return name
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise StudyError(
-            f"no model {name!r}: give a bundled name ({', '.join(BUNDLED)}), an existing folder, "
-            "or a hub id like 'owner/name'"
-        )
+    check_name(name)
     return name
 
 
 def build_bundled(name: str) -> Path:
     """Build (once) and return the safetensors folder of a bundled model."""
-    folder = cache_dir() / "models" / f"{name}-{BUNDLED[name].sha256[:12]}"
+    folder = bundled_folder(name)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -201,10 +195,8 @@ def _read_gguf(path: Path):
 
 def _load_dense(source: str, dtype: torch.dtype):
     """A model with every weight from its checkpoint: transformers would draw missing ones at random."""
-    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")) and any(Path(source).glob("*.bin")):
-        raise StudyError(
-            f"the weights of {source!r} are pickles (.bin), which are never read: convert them to {checkpoint.WEIGHTS}"
-        )
+    if Path(source).is_dir():
+        check_pickles(Path(source))
     # a wrong size is let through here, since the report names the tensor and transformers' own error does not
     report = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     load_config(source)
@@ -239,7 +231,7 @@ def _from_pretrained(auto_class, source: str, **kwargs):
     A model of the hub cache is read as a folder: by its id, transformers asks the hub for files that it lacks.
     """
     folder = source if Path(source).is_dir() else hub_snapshot(source)
-    if folder is None and not _hub_answers():
+    if folder is None and not hub.answers():
         raise StudyError(
             f"model {source!r} is not in the local cache and {constants.ENDPOINT} is not within reach; give a folder"
         )
@@ -247,13 +239,9 @@ def _from_pretrained(auto_class, source: str, **kwargs):
         try:
             return _load(auto_class, source, folder, local_files_only=True, **kwargs)
         except StudyError:
-            if folder == source or not _hub_answers():
+            if folder == source or not hub.answers():
                 raise
     return _load(auto_class, source, source, **kwargs)  # fetches what the cache does not hold
-
-
-def _hub_answers() -> bool:
-    return not constants.HF_HUB_OFFLINE and hub.reachable(constants.ENDPOINT)
 
 
 def _load(auto_class, name: str, source: str | Path, **kwargs):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import StudyError
 from ..registry import Registry
+from ..store.paths import cache_dir
 from . import manifest
 
 
@@ -52,6 +53,22 @@ def is_optional(name: str) -> bool:
     """Whether a bundled model is fetched only for those who ask for it."""
     known = manifest.entries()
     return any(known[part].only_for for part in BUNDLED[name].inputs)
+
+
+def bundled_folder(name: str) -> Path:
+    """The folder of the cache that holds a bundled model, once it is built."""
+    return cache_dir() / "models" / f"{name}-{BUNDLED[name].sha256[:12]}"
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`StudyError` unless ``name`` is of a bundled model or a folder, or could be a hub id."""
+    if is_bundled(name) or (name and Path(name).is_dir()):
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise StudyError(
+            f"no model {name!r}: give a bundled name ({', '.join(BUNDLED)}), an existing folder, "
+            "or a hub id like 'owner/name'"
+        )
 
 
 def hub_snapshot(name: str) -> Path | None:

@@ -141,7 +141,7 @@ def zeros_kept(merged, sparse):
 
 def is_sparse(weight: torch.Tensor) -> bool:
     """Whether a parameter is a matrix of which a tenth or more is zero."""
-    return weight.dim() == 2 and (weight == 0).float().mean().item() >= SPARSE
+    return weight.dim() == 2 and int((weight == 0).sum()) >= SPARSE * weight.numel()
 
 
 def sparsity(model) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import StudyError
+OLD = "old"  # what a new folder takes the place of, while it does
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -41,6 +41,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     one that was there, when the block ends without an error.
     """
     folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with staging(folder) as scratch:
         staged = scratch / "new"
         staged.mkdir()
@@ -48,7 +49,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         for file in staged.rglob("*"):
             if file.is_file():
                 _keep(file)
-        old = scratch / "old"
+        old = scratch / OLD
         if folder.exists():  # out of the way in one step, not file by file
             os.rename(folder, old)
         try:
@@ -60,12 +61,14 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def sweep(path: str | Path) -> None:
-    """Remove what killed writers of ``path`` left beside it; what a living one writes stays."""
+    """Remove what killed writers of ``path`` left beside it, and put back what the last had moved out of the way; what
+    a living one writes stays.
+    """
     path = Path(path)
     for left in path.parent.iterdir():
         if left.name.startswith(_prefix(path)):
             with suppress(OSError):
-                _remove_unlocked(left)
+                _remove_unlocked(left, path)
 
 
 @contextmanager
@@ -80,22 +83,12 @@ def alone(folder: str | Path) -> Iterator[None]:
         os.close(handle)
 
 
-def check_parent(path: str | Path) -> Path:
-    """``path``, whose parent is there and can be written to or else is made; :class:`StudyError` if that fails."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)):
-            pass
-    except OSError as error:
-        raise StudyError(f"cannot write to the folder {path.parent}: {error.strerror}") from error
-    return path
-
-
-def _remove_unlocked(left: Path) -> None:
+def _remove_unlocked(left: Path, path: Path) -> None:
     handle = os.open(left, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if (left / OLD).exists() and not path.exists():
+            os.rename(left / OLD, path)
         shutil.rmtree(left)
     finally:
         os.close(handle)

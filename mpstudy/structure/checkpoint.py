@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from ..errors import StudyError
-from ..store.files import check_parent, new_folder
+from ..store.files import new_folder
+from ..store.writable import check_new_folder
 from .families import family
 from .surgery import all_sets, resize, unit_counts
 from .units import KINDS
@@ -53,7 +54,8 @@ def save_pruned(
 
     Raises :class:`StudyError` when the disk is too small, a weight is not finite or ``folder`` holds something else.
     """
-    folder = check_target(folder)
+    folder = Path(folder)
+    check_new_folder(folder, MARK)
     state = _checked_state(model, folder)
     with new_folder(folder) as staged:
         model.config.save_pretrained(staged)
@@ -80,7 +82,8 @@ def save_standard(
 
     Raises :class:`StudyError` when the disk is too small, a weight is not finite or ``folder`` holds something.
     """
-    folder = check_empty(folder)
+    folder = Path(folder)
+    check_new_folder(folder)
     _checked_state(model, folder)
     with new_folder(folder) as staged:
         model.save_pretrained(staged)
@@ -98,7 +101,7 @@ def export_standard(
     Raises :class:`StudyError` for layers of unequal widths, for a family whose config cannot name them, and when
     ``folder`` holds something.
     """
-    folder = check_empty(folder)
+    check_new_folder(Path(folder))
     widths = {kind: {units.count for units in all_sets(model) if units.kind == kind} for kind in KINDS}
     for kind, found in widths.items():
         if len(found) > 1:
@@ -131,24 +134,6 @@ def _standard_config(dense: Any, groups: int, channels: int) -> Any:
         reason = f"a config of {config.model_type} cannot name {heads} heads in a hidden size of {config.hidden_size}"
         raise StudyError(f"{reason}: prune another share of the heads, or only MLP channels") from error
     return config
-
-
-def check_empty(folder: str | Path) -> Path:
-    """Make the parent of ``folder``; :class:`StudyError` if that fails or ``folder`` holds something."""
-    if _holds_something(Path(folder)):
-        raise StudyError(f"{folder} exists; choose another folder")
-    return check_parent(folder)
-
-
-def check_target(folder: str | Path) -> Path:
-    """Make the parent of ``folder``; :class:`StudyError` if that fails or ``folder`` holds something else."""
-    if _holds_something(Path(folder)) and not is_pruned(folder):
-        raise StudyError(f"{folder} exists and is not a pruned checkpoint; choose another folder")
-    return check_parent(folder)
-
-
-def _holds_something(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def load_pruned(folder: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -203,7 +188,8 @@ def _checked_state(model: PreTrainedModel, folder: Path) -> dict[str, torch.Tens
         if value.is_floating_point() and not torch.isfinite(value).all():
             dtype = str(value.dtype).removeprefix("torch.")
             raise StudyError(f"the weights of {name} are not finite in {dtype}: nothing is saved to {folder}")
-    needed, free = sum(value.nbytes for value in state.values()), shutil.disk_usage(folder.parent).free
+    disk = next(parent for parent in folder.absolute().parents if parent.exists())
+    needed, free = sum(value.nbytes for value in state.values()), shutil.disk_usage(disk).free
     if free < needed * 1.05 + 2**20:
         raise StudyError(
             f"no space for a checkpoint in {folder.parent}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from ..errors import StudyError
 from .plan import Plan
 from .scores import Scores
-from .shares import plan_share
-from .units import Units, UnitSet, prunable_units
+from .shares import plan_share, unit_sizes
+from .units import Units, prunable_units
 
 
 def check_shares(config: Any, layers: str, shares: Iterable[float]) -> None:
@@ -21,7 +21,7 @@ def check_shares(config: Any, layers: str, shares: Iterable[float]) -> None:
     """
     model = _without_weights(config)
     units = prunable_units(model, layers)
-    sizes = {unit_set.key: _size(model, unit_set) for unit_set in units}
+    sizes = unit_sizes(model, units)
     even = Scores({key: torch.zeros(count) for key, count in units.counts.items()}, {})
     for share in shares:
         _check(plan_share(even, units, sizes, share), units, sizes, share)
@@ -39,12 +39,6 @@ def _check(plan: Plan, units: Units, sizes: dict[str, int], share: float) -> Non
                 f"share {share} cannot be met: layer {layer} has {has}, of which one each stays, and would lose "
                 f"{gone / whole:.3f} of its parameters; choose another share"
             )
-
-
-def _size(model: nn.Module, units: UnitSet) -> int:
-    """Parameters of one unit, as :func:`.shares.unit_sizes` counts them where the weights are there."""
-    shapes = [(part, model.get_parameter(part.name).shape) for part in units.slices]
-    return sum(part.rows_per_unit * shape.numel() // shape[part.dim] for part, shape in shapes)
 
 
 def _without_weights(config: Any) -> nn.Module:

@@ -17,8 +17,8 @@ from .units import HIDDEN, Units
 
 
 def unit_sizes(model: nn.Module, units: Units) -> dict[str, int]:
-    """Parameters of one unit, by the key of its set."""
-    shapes = {name: value.shape for name, value in units.parameters(model).items()}
+    """Parameters of one unit, by the key of its set; the weights themselves need not be there."""
+    shapes = {name: model.get_parameter(name).shape for unit_set in units for name in unit_set.names}
     return {
         unit_set.key: sum(
             part.rows_per_unit * shapes[part.name].numel() // shapes[part.name][part.dim] for part in unit_set.slices

@@ -348,9 +348,9 @@ def test_an_instruction_without_input_has_none(tmp_path):
     assert corpora.load_instructions("alpaca-cleaned", tmp_path)[1] == INSTRUCTIONS[0] | {"input": ""}
 
 
-@pytest.mark.parametrize("number", [3, 3.5])
-def test_an_answer_that_is_no_text_is_one_line(tmp_path, number):
-    (tmp_path / "alpaca_data_cleaned.json").write_text(json.dumps([INSTRUCTIONS[0] | {"output": number}]))
+@pytest.mark.parametrize("answer", [3, 3.5, True, [1], ["text"], {"a": 1}, [], {}])
+def test_an_answer_that_is_no_text_is_one_line(tmp_path, answer):
+    (tmp_path / "alpaca_data_cleaned.json").write_text(json.dumps([INSTRUCTIONS[0] | {"output": answer}]))
     with pytest.raises(StudyError, match="has no text column 'output'|cannot be read as json") as caught:
         corpora.load_instructions("alpaca-cleaned", tmp_path)
     assert len(str(caught.value).splitlines()) == 1

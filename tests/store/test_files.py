@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from mpstudy.errors import StudyError
 from mpstudy.store import files
 
 WRITER = """
@@ -98,14 +97,19 @@ def test_many_writers_of_one_file_all_end_well(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_parent_that_cannot_be_made_or_written_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(StudyError, match="cannot write to the folder .*file/below: Not a directory"):
-        files.check_parent(tmp_path / "file" / "below" / "out")
-    with pytest.raises(StudyError, match="cannot write to the folder /proc: "):
-        files.check_parent("/proc/out")
-    assert files.check_parent(tmp_path / "new" / "out") == tmp_path / "new" / "out"
-    assert list((tmp_path / "new").iterdir()) == []
+def test_a_folder_that_a_killed_writer_moved_out_of_the_way_comes_back(tmp_path):
+    left = tmp_path / ".model.writing-1"
+    (left / "old").mkdir(parents=True)
+    (left / "old" / "weights").write_text("old")
+    files.sweep(tmp_path / "model")
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+
+
+def test_a_new_folder_makes_its_parents(tmp_path):
+    with files.new_folder(tmp_path / "new" / "below" / "out") as staged:
+        (staged / "file").touch()
+    assert [file.name for file in (tmp_path / "new" / "below" / "out").iterdir()] == ["file"]
 
 
 def test_another_process_waits_for_a_folder_that_is_held(tmp_path):

@@ -23,7 +23,7 @@ def test_units_and_their_sizes_are_those_of_the_loaded_model(kind):
     empty = feasible._without_weights(model.config)
     units, found = prunable_units(model, "0-1"), prunable_units(empty, "0-1")
     assert found == units and all(parameter.is_meta for parameter in empty.parameters())
-    assert {each.key: feasible._size(empty, each) for each in found} == unit_sizes(model, units)
+    assert unit_sizes(empty, found) == unit_sizes(model, units)
 
 
 @pytest.mark.parametrize("share", [0, 0.0, 0.01, 0.1, 0.2, 0.5, 0.69, 0.697])
