@@ -16,6 +16,7 @@ Function = TypeVar("Function", bound=Callable)
 # seaborn's palette "colorblind", and a colour of Tol's "muted" that no form of colour blindness takes for one of them.
 BLUE, ORANGE, GREEN, VERMILLION, PINK = "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"
 BROWN, ROSE, GREY, YELLOW, SKY, INDIGO = "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9", "#332288"
+STEEL, BRICK = "#3b5b8c", "#b22222"  # told apart from all of these
 FREE_COLOURS, FREE_MARKERS = ("#661100", "#882255", "#117733"), "*hd8H"  # their numbers have no common divisor
 
 

@@ -21,16 +21,20 @@ from .inputs import (
     tokenizer_or_none,
 )
 
+JOINT = "joint"
 UNITS = {"attention": "head groups", "mlp": "MLP channels", "hidden": "hidden dimensions"}
 
 _PRUNE = """
 Remove the lowest-scoring units and save the smaller model (safetensors + JSON, loaded by `mpstudy.load_pruned`).
---scope local takes the same ratio from every layer, global ranks across layers. --multiple rounds the MLP channels that
-stay in a layer up, so that kernels like the width; a model of equal layers can be given to `export`.
+--scope local takes the same ratio of the units from every layer, global ranks across layers, heads and channels apart.
+--scope joint ranks heads and channels of all layers together until --ratio of their parameters is gone, for scores that
+compare so: flap's. --multiple rounds the MLP channels that stay in a layer up, so that kernels like the width; a model
+of equal layers can be given to `export`.
 
 examples:
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --out pruned/
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --multiple 64 --out pruned/
+  python -m mpstudy prune smollm2-135m-instruct --scores flap.safetensors --ratio 0.2 --scope joint --out pruned/
 """
 _SPARSIFY = """
 Set single weights of every linear layer in --layers to zero, layer after layer on calibration text, and save a
@@ -63,7 +67,7 @@ def _add_prune(commands) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
     parser.add_argument("--ratio", action=Checked, kind=Ratio, type=float, required=True)
-    parser.add_argument("--scope", default="local", choices=("local", "global"))
+    parser.add_argument("--scope", default="local", choices=("local", "global", JOINT))
     parser.add_argument(
         "--multiple",
         action=Checked,
@@ -102,18 +106,24 @@ def _prune(options) -> None:
         raise StudyError(f"there is no file of scores {options.scores}: `score` writes one")
     from ..evaluation import cost
     from ..inputs import models
-    from ..structure import checkpoint, plan, surgery
+    from ..structure import checkpoint, joint, plan, shares, surgery
     from ..structure.scores import Scores
     from ..structure.units import Units
 
+    if options.multiple > 1 and options.scope == JOINT:
+        raise StudyError("multiple needs local scope: joint scope leaves layers of any width")
     plan.check_multiple(options.multiple, options.scope)
     scores = Scores.load(options.scores)
+    _check_ratio_of(scores.meta, options)
     model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
     units = Units(tuple(surgery.sets_of(model, scores.values)))
     if len(units.sets) != len(scores.values):
         unknown = sorted(scores.values.keys() - units.counts.keys())
         raise StudyError(f"the scores do not fit the model: it has no {', '.join(unknown)}")
-    decision = plan.make_plan(scores, units, options.ratio, options.scope, multiple=options.multiple)
+    if options.scope == JOINT:
+        decision = joint.plan_joint(scores, units, shares.unit_sizes(model, units), options.ratio)
+    else:
+        decision = plan.make_plan(scores, units, options.ratio, options.scope, multiple=options.multiple)
     before = cost.parameter_count(model)
     surgery.remove_units(model, decision)
     after = cost.parameter_count(model)
@@ -122,6 +132,14 @@ def _prune(options) -> None:
     print(f"{options.out}: {after:,} of {before:,} parameters kept ({1 - after / before:.1%} removed)")
     for line in _removed(decision, units):
         print(line)
+
+
+def _check_ratio_of(meta: dict, options) -> None:
+    """Scores that were taken of each layer without what goes before are those of one ratio; StudyError for another."""
+    ratio, of = meta.get("ratio"), meta.get("of")
+    if options.scope == "local" and of and (ratio, of) != (options.ratio, "units"):
+        wanted = f"--set ratio={options.ratio} --set of=units"
+        raise StudyError(f"these scores are for a plan of ratio {ratio} of the {of}; for this one score with {wanted}")
 
 
 def _removed(decision, units) -> list[str]:

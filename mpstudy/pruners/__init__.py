@@ -27,6 +27,8 @@ from . import taylor  # noqa: F401
 from . import smoothgrad  # noqa: F401
 from . import moreau  # noqa: F401
 from . import moreau_release  # noqa: F401
+from . import wanda_sp  # noqa: F401
+from . import flap  # noqa: F401
 # isort: on
 
 RULES: dict[str, Any] = dict.fromkeys(("rho", "step_size", "tol", "lr", "lam"), Positive)

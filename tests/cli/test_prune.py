@@ -13,6 +13,7 @@ from mpstudy import __main__
 from mpstudy.cli import prune
 from mpstudy.inputs import models
 from mpstudy.sparse import importance
+from mpstudy.structure.shares import unit_sizes
 from mpstudy.structure.units import prunable_units
 
 SPARSIFY = "sparsify model --tokens batch.npy --layers 1-2 --method wanda --sparsity 0.5 --out sparse"
@@ -123,6 +124,42 @@ def test_hidden_dimensions_are_scored_and_pruned(home):
     assert run(f"{scores} --out h.safetensors") == 0
     assert run("prune model --scores h.safetensors --ratio 0.25 --out pruned") == 0
     assert mpstudy.load_pruned("pruned").config.hidden_size == 24
+
+
+def test_joint_scope_removes_the_ratio_of_the_parameters_of_the_units(home, capsys):
+    assert run("score model --pruner flap --set metric=IFV --tokens batch.npy --layers 0-3 --out f.safetensors") == 0
+    assert run("prune model --scores f.safetensors --ratio 0.3 --scope joint --out pruned") == 0
+    dense, smaller = models.load_model("./model"), mpstudy.load_pruned("pruned")
+    sizes = unit_sizes(dense, prunable_units(dense, "0-3"))
+    whole = sum(sizes[key] * count for key, count in prunable_units(dense, "0-3").counts.items())
+    gone = dense.num_parameters() - smaller.num_parameters()
+    assert abs(gone - 0.3 * whole) <= max(sizes.values()) / 2
+    left = prunable_units(smaller, "0-3").counts
+    assert min(left.values()) >= 1
+    heads = sum(count for key, count in left.items() if "attention" in key)
+    assert f"  {8 - heads} of 8 head groups removed" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--ratio 0.3", "for a plan of ratio 0.5 of the units; for this one score with --set ratio=0.3 --set of=units"),
+        (
+            "--ratio 0.5 --scope joint --multiple 4",
+            "multiple needs local scope: joint scope leaves layers of any width",
+        ),
+        ("--ratio 0.9 --scope joint", "ratio 0.9 with joint scope cannot be met: with the best unit of each kind kept"),
+    ],
+)
+def test_plans_that_the_scores_or_the_scope_do_not_allow(home, capsys, options, message):
+    score = "score model --pruner wanda-sp --set ratio=0.5 --tokens batch.npy --layers 1-2 --out w.safetensors"
+    assert run(score) == 0
+    assert run("prune model --scores w.safetensors --ratio 0.5 --out pruned") == 0
+    assert set(prunable_units(mpstudy.load_pruned("pruned"), "1-2").counts.values()) == {1, 12}
+    capsys.readouterr()
+    assert run(f"prune model --scores w.safetensors {options} --out again") == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (home / "again").exists()
 
 
 def test_another_name_of_the_package_is_refused():

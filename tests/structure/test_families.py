@@ -65,7 +65,8 @@ def test_every_pruner_scores_every_family(model, name):
     scores = pruners.score(name, model, [tokens()], found, **FEW.get(name, {}))
     for key, count in found.counts.items():
         value = scores.values[key]
-        assert value.shape == (count,) and torch.isfinite(value).all() and (value >= 0).all() and value.any()
+        assert value.shape == (count,) and torch.isfinite(value).all() and value.any()
+        assert (value >= 0).all() or name == "flap"  # standardised
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
