@@ -39,7 +39,7 @@ from ..recovery.recipe import Recipe
 RECIPE_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps", "cutoff")
 
 
-SAMPLES = ("samples", "sparse_samples", "rows", "moreau_rows", "averaged_rows", "long_rows")  # of the calibration text
+SAMPLES = ("samples", "sparse_samples", "rows", "moreau_rows", "averaged_rows", "long_rows", "sample_counts")  # of the calibration text
 TOKENS = (
     "length",
     "lengths",
@@ -129,6 +129,13 @@ def _method(name: str) -> str:
     return name
 
 
+def _pipeline(name: str) -> str:
+    from ..comparison import parse
+
+    parse(name)
+    return name
+
+
 def _reference(name: str) -> str:
     check_model(name)
     from ..inputs.models import load_config
@@ -187,6 +194,7 @@ Pruners = Some[Pruner]
 Corpus = Annotated[Text, AfterValidator(_corpus)]
 Change = Annotated[Text, AfterValidator(_change)]
 Method = Annotated[Text, AfterValidator(_method)]
+Pipeline = Annotated[Text, AfterValidator(_pipeline)]
 Sparsity = Annotated[Any, AfterValidator(_sparsity)]
 Unruled = Annotated[Any, AfterValidator(_finite)]
 
@@ -202,6 +210,10 @@ NAMING = {  # rules about names, whose registries import torch
     "solvers": Some[Annotated[Text, AfterValidator(_solver)]],
     "methods": Some[Method],
     "updated": Distinct[Method],
+    "pipelines": Some[Pipeline],
+    **dict.fromkeys(("rival", "best"), Pipeline),
+    "recovered": Distinct[Pipeline],
+    "change": Change,
     "sparsities": Some[Sparsity],
     "shown": Sparsity,
     "instructions": Annotated[Text, AfterValidator(_instructions)],
@@ -216,14 +228,15 @@ RULES = NAMING | {
     "shares": Some[Ratio],
     "pruning_steps": Count,
     **dict.fromkeys(("seeds", "choice_seeds", "lora_seeds", "lipschitz_seeds", "sparse_seeds"), Seeds),
-    **dict.fromkeys(("rho", "tol", "sigma", "precision", "noise"), Positive),
-    **dict.fromkeys(("rhos", "etas", "tols", "sigmas", "lrs", "radii"), Some[Positive]),
+    **dict.fromkeys(("rho", "tol", "sigma", "precision", "noise", "policy_lr"), Positive),
+    **dict.fromkeys(("rhos", "etas", "tols", "sigmas", "lrs", "radii", "strengths"), Some[Positive]),
     "eta": NonNegative,
     "choose": Flag,
     **dict.fromkeys(("max_steps", "release_steps", "budget", "traced"), Count),
+    **dict.fromkeys(("policy_steps", "generations", "population"), Count),
     **dict.fromkeys(("sweep_seeds", "quality_seeds", "averaged_rows"), Count),
     "corrected": Flag,
-    **dict.fromkeys(("rows", "moreau_rows", "solver_steps"), Rising),
+    **dict.fromkeys(("rows", "moreau_rows", "solver_steps", "sample_counts"), Rising),
     "long_rows": CountOrZero,
     "row_counts": Rising,
     **dict.fromkeys(("validation_rows", "recovery_rows"), Count),
