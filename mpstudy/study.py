@@ -18,6 +18,7 @@ from .errors import check_choice
 from .evaluation import cost, perplexity
 from .inputs import corpora, models
 from .inputs.tokens import check_room, leading
+from .repair import REPAIRS, repair
 from .sparse import METHODS, UPDATES
 from .sparse.importance import ELEMENTWISE, element_scores
 from .sparse.masks import Target
@@ -157,6 +158,34 @@ class Study:
     def pruned(self, plan: Plan):
         """A copy of the model with the planned units removed."""
         return surgery.remove_units(copy.deepcopy(self.model), plan)
+
+    def repaired(self, plan: Plan, method: str, *, sample: int, strength: float | None = None) -> tuple:
+        """A copy of the model with the planned units removed, repaired by ``method`` on calibration sample ``sample``,
+        and a row for each repaired projection (see :func:`mpstudy.repair.repair`).
+        """
+        smaller, batches = copy.deepcopy(self.model), [] if method == "none" else self.batches(sample)
+        return smaller, repair(smaller, plan, batches, method=method, strength=strength)
+
+    def repair(self, plan: Plan, method: str, *, sample: int, strength: float | None = None) -> dict:
+        """Of the model that :meth:`repaired` gives, which is thrown away: its ``perplexity`` by corpus, the ``rows`` of
+        its projections, and of removal and repair ``seconds`` and ``peak_bytes``, with the model's copy.
+        """
+        batches = [] if method == "none" else self.batches(sample)
+        step = self._step(
+            "repairs",
+            (repair, perplexity.perplexity, *filter(None, [REPAIRS[method].function])),
+            tokens=[*batches, *self.texts.values()],
+            settings={"plan": plan.to_json(), "method": method, "strength": strength}
+            | {"calibration": [list(batch.shape) for batch in batches]},
+        )
+
+        def compute():
+            done = timed(partial(self.repaired, plan, method, sample=sample, strength=strength), self.model.device)
+            smaller, rows = done.value
+            quality = {name: perplexity.perplexity(smaller, windows) for name, windows in self.texts.items()}
+            return {"perplexity": quality, "rows": rows, "seconds": done.seconds, "peak_bytes": done.peak}
+
+        return cached_json(step, compute)
 
     def sparse(self, method: str, target: str | float, *, sample: int, update: str = "none", **settings) -> dict:
         """A copy of the model pruned to single weights (see :mod:`mpstudy.sparse`), which is thrown away: its

@@ -15,6 +15,7 @@ from mpstudy.evaluation import perplexity, zeroshot
 from mpstudy.inputs import corpora, models
 from mpstudy.recovery import examples, lora
 from mpstudy.recovery.recipe import Recipe
+from mpstudy.repair import layers
 from mpstudy.sparse import sequential
 from mpstudy.stability import perturb
 from mpstudy.store import cache, digests
@@ -299,6 +300,31 @@ def test_a_study_of_bundled_texts(monkeypatch, tmp_path):
     for model in (study.model, study.pruned(plan)):
         for result in study.perplexity(model).values():
             assert result["perplexity"] == pytest.approx(49152, rel=0.2) and result["tokens"] == 4 * 63
+
+
+# --- Repair ------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_repaired_once_and_the_model_stays(study, monkeypatch):
+    plan, before = study.plan(study.scores("taylor", sample=0), 0.5), digests.weights_digest(study.model)
+    found = study.repair(plan, "least-squares", sample=0)
+    assert [row["layer"] for row in found["rows"]] == [1, 1, 2, 2] and set(found["perplexity"]) == {"sotu-late", "wiki"}
+    assert found["seconds"] > 0 and digests.weights_digest(study.model) == before
+    model, rows = study.repaired(plan, "least-squares", sample=0)
+    assert study.perplexity(model) == found["perplexity"]
+    assert [row["after"] for row in rows] == [row["after"] for row in found["rows"]]
+    assert study.perplexity(study.repaired(plan, "none", sample=0)[0]) == study.perplexity(study.pruned(plan))
+    monkeypatch.setattr(layers, "_repaired", None)  # nothing is repaired again
+    assert study.repair(plan, "least-squares", sample=0) == found
+    for changes in ({"sample": 1}, {"sample": 0, "strength": 0.5}):
+        with pytest.raises(TypeError):
+            study.repair(plan, "least-squares", **changes)
+
+
+def test_a_repair_reads_the_calibration_of_its_study(study):
+    plan = study.plan(study.scores("taylor", sample=0), 0.5)
+    other = study.calibrated(calibration="wiki")
+    assert study.repair(plan, "bias", sample=0)["rows"] != other.repair(plan, "bias", sample=0)["rows"]
 
 
 # --- Single weights ----------------------------------------------------------------------------------------------

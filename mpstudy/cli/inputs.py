@@ -60,10 +60,12 @@ def study_command(handler: Handler) -> Handler:
     return checked
 
 
-def add_calibration(parser, source) -> None:
-    """Options of the calibration text; of ``source``, a group, ``--tokens`` and ``--corpus`` exclude each other."""
+def add_calibration(parser, source, corpus: str = "--corpus") -> None:
+    """Options of the calibration text; of ``source``, a group, ``--tokens`` and ``--corpus``, which may have another
+    name, exclude each other.
+    """
     source.add_argument("--tokens", type=Path, metavar="FILE.npy")
-    source.add_argument("--corpus", default="sotu-early")
+    source.add_argument(corpus, dest="corpus", metavar="CORPUS", default="sotu-early")
     parser.add_argument("--samples", action=Checked, kind=Count, type=int, default=10)
     parser.add_argument("--length", action=Checked, kind=Tokens, type=int, default=64)
     parser.add_argument("--sample-seed", action=Checked, kind=Seed, type=int, default=0)
@@ -110,6 +112,15 @@ def read_calibration(options):
         batch = corpora.calibration_batch(tokenizer, options.corpus, bos=bos, **size)
     check_vocabulary(batch, options.model, options.tokens or options.corpus)
     return batch
+
+
+def calibration_facts(options, batch) -> dict:
+    """What a checkpoint records of the calibration that :func:`read_calibration` gave."""
+    size = {"samples": len(batch), "length": batch.shape[1]}
+    if options.tokens:
+        return {"tokens": str(options.tokens)} | size
+    bos = batch.shape[1] > options.length
+    return {"corpus": options.corpus} | size | {"length": options.length, "seed": options.sample_seed, "bos": bos}
 
 
 def tokenizer_or_none(model: str):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import StudyError
 from ..inputs.early import check_model
 from ..inputs.folders import PRUNED
-from ..parameters import Count, Ratio
+from ..parameters import Count, NonNegative, Ratio
 from ..runner.progress import duration
 from ..store.writable import check_new_folder
 from .inputs import (
@@ -16,12 +16,14 @@ from .inputs import (
     add_calibration,
     add_command,
     add_dtype,
+    calibration_facts,
     check_calibration,
     read_calibration,
     tokenizer_or_none,
 )
 
 JOINT = "joint"
+BATCH_TOKENS = 1280  # of calibration text that goes through a layer at once
 UNITS = {"attention": "head groups", "mlp": "MLP channels", "hidden": "hidden dimensions"}
 
 _PRUNE = """
@@ -30,9 +32,14 @@ Remove the lowest-scoring units and save the smaller model (safetensors + JSON, 
 --scope joint ranks heads and channels of all layers together until --ratio of their parameters is gone, for scores that
 compare so: flap's. --multiple rounds the MLP channels that stay in a layer up, so that kernels like the width; a model
 of equal layers can be given to `export`.
+--repair fits the o and down projections that lose inputs to what the dense weights of their layer put out, layer after
+layer on calibration text: least-squares and admm change their weights, bias adds the mean of what is gone to their
+biases. --strength is lambda, in units of the mean diagonal of the Gram matrix of their inputs.
 
 examples:
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --out pruned/
+  python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --repair least-squares \\
+    --calibration c4-demo --samples 64 --length 128 --out repaired/
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --multiple 64 --out pruned/
   python -m mpstudy prune smollm2-135m-instruct --scores flap.safetensors --ratio 0.2 --scope joint --out pruned/
 """
@@ -76,6 +83,16 @@ def _add_prune(commands) -> None:
         default=1,
         help="round MLP widths up to a multiple (default 1)",
     )
+    parser.add_argument("--repair", default="none", help="least-squares, bias, admm or none (default)")
+    parser.add_argument(
+        "--strength",
+        action=Checked,
+        kind=NonNegative,
+        type=float,
+        help="lambda of the repair (default: 0.3 of least-squares, 0 of admm)",
+    )
+    add_calibration(parser, parser.add_mutually_exclusive_group(), "--calibration")
+    parser.set_defaults(corpus=None, samples=64, length=128)
     add_dtype(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
@@ -104,6 +121,7 @@ def _prune(options) -> None:
     check_new_folder(options.out, PRUNED)
     if not options.scores.is_file():
         raise StudyError(f"there is no file of scores {options.scores}: `score` writes one")
+    _check_repair(options)
     from ..evaluation import cost
     from ..inputs import models
     from ..structure import checkpoint, joint, plan, shares, surgery
@@ -115,7 +133,9 @@ def _prune(options) -> None:
     plan.check_multiple(options.multiple, options.scope)
     scores = Scores.load(options.scores)
     _check_ratio_of(scores.meta, options)
-    model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
+    batch = _repair_batch(options, scores)
+    stored = options.dtype or models.stored_dtype(options.model)
+    model = models.load_model(options.model, dtype=stored if batch is None else "float32")
     units = Units(tuple(surgery.sets_of(model, scores.values)))
     if len(units.sets) != len(scores.values):
         unknown = sorted(scores.values.keys() - units.counts.keys())
@@ -125,10 +145,11 @@ def _prune(options) -> None:
     else:
         decision = plan.make_plan(scores, units, options.ratio, options.scope, multiple=options.multiple)
     before = cost.parameter_count(model)
-    surgery.remove_units(model, decision)
-    after = cost.parameter_count(model)
     meta = {"plan": decision.to_json(), "scores": scores.meta, "parameters_before": before}
-    checkpoint.save_pruned(model, options.out, tokenizer=tokenizer_or_none(options.model), meta=meta)
+    meta |= _remove(model, decision, options, batch)
+    after = cost.parameter_count(model)
+    tokenizer = tokenizer_or_none(options.model)
+    checkpoint.save_pruned(models.in_dtype(model, stored), options.out, tokenizer=tokenizer, meta=meta)
     print(f"{options.out}: {after:,} of {before:,} parameters kept ({1 - after / before:.1%} removed)")
     for line in _removed(decision, units):
         print(line)
@@ -140,6 +161,41 @@ def _check_ratio_of(meta: dict, options) -> None:
     if options.scope == "local" and of and (ratio, of) != (options.ratio, "units"):
         wanted = f"--set ratio={options.ratio} --set of=units"
         raise StudyError(f"these scores are for a plan of ratio {ratio} of the {of}; for this one score with {wanted}")
+
+
+def _check_repair(options) -> None:
+    """Refuse of a repair's options what can be known before anything heavy is imported."""
+    if options.repair != "none":
+        options.corpus = options.corpus or "c4-demo"
+        check_calibration(options)
+    elif options.corpus or options.tokens or options.strength is not None:
+        raise StudyError("--calibration, --tokens and --strength are of a repair: name one by --repair")
+
+
+def _repair_batch(options, scores):
+    """The calibration batch of the repair that the options name, which is checked; None for ``none``."""
+    if options.repair == "none":
+        return None
+    from ..inputs import models
+    from ..repair import check_repair
+
+    kinds = {key.rpartition(".")[2] for key in scores.values}
+    check_repair(models.load_config(options.model), kinds, options.repair, options.strength)
+    return read_calibration(options)
+
+
+def _remove(model, decision, options, batch) -> dict:
+    """Remove the planned units and repair what stays; the facts about the repair for the checkpoint."""
+    from ..repair import REPAIRS, repair
+
+    if batch is None:
+        repair(model, decision, [], method="none")
+        return {}
+    strength = REPAIRS[options.repair].strength if options.strength is None else options.strength
+    rows = list(batch.split(max(1, BATCH_TOKENS // batch.shape[1])))
+    log = _Repaired(sum(1 for removed in decision.removed.values() if len(removed)))
+    repair(model, decision, rows, method=options.repair, strength=strength, log=log)
+    return {"repair": {"method": options.repair, "lambda": strength} | calibration_facts(options, batch)}
 
 
 def _removed(decision, units) -> list[str]:
@@ -222,6 +278,19 @@ def _export(options) -> None:
     model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
     checkpoint.export_standard(model, options.out, tokenizer=tokenizer_or_none(options.model))
     print(f"{options.out}: AutoModelForCausalLM.from_pretrained loads it")
+
+
+class _Repaired:
+    """Prints each of ``total`` projections when it is repaired, and how long the others will take."""
+
+    def __init__(self, total: int):
+        self.total, self.done, self.begin = total, 0, time.perf_counter()
+
+    def __call__(self, row: dict) -> None:
+        self.done += 1
+        left, each = self.total - self.done, (time.perf_counter() - self.begin) / self.done
+        text = f"{row['linear']}: error {row['before']:.4f} before, {row['after']:.4f} after, {row['seconds']:.1f} s"
+        print(text + (f"; {duration(each * left)} left for {left}" if left else ""), file=sys.stderr)
 
 
 class _Progress:

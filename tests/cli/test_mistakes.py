@@ -34,6 +34,9 @@ MISTAKES = {
     "status --verbose": "unrecognized arguments: --verbose",
     # numbers
     PRUNE + "--ratio 1": "--ratio must be a number in [0, 1), not 1.0",
+    PRUNE + "--ratio 0.2 --repair bias --strength -1": "--strength must be a finite number >= 0, not -1.0",
+    PRUNE + "--ratio 0.2 --repair bias --length 999": "999 tokens has no room in the 256 positions",
+    PRUNE + "--ratio 0.2 --calibration wiki": "--calibration, --tokens and --strength are of a repair: name one",
     PRUNE + "--ratio 0.2 --multiple 0": "--multiple must be a whole number of at least 1, not 0",
     SCORE + "--seed -1": "--seed must be a whole number from 0 to 2**53 - 1, not -1",
     SCORE + f"--sample-seed {2**53}": f"--sample-seed must be a whole number from 0 to 2**53 - 1, not {2**53}",

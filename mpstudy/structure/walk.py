@@ -1,0 +1,58 @@
+"""Calibration text on its way through a model, layer after layer, so that each layer may change before the next."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import families
+
+
+class Walk:
+    """The hidden states of ``batches`` (int64 (samples, tokens) each) before the first of ``layers``, and then wherever
+    :meth:`advance` has brought them. Memory: one hidden state a token of calibration.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Any, layers: range, batches: list[torch.Tensor]):
+        self._layers = families.layers(model)
+        self._hidden: list[torch.Tensor] = []  # a batch each, (samples, tokens, hidden)
+        self._options: list[dict[int, dict]] = []  # what else a layer takes: masks of sliding windows differ by layer
+
+        def note(layer: int, module: nn.Module, arguments: tuple, options: dict) -> None:
+            if layer == layers[0]:
+                self._hidden.append(arguments[0])
+                self._options.append({})
+            self._options[-1][layer] = options
+
+        hooks = [
+            self._layers[layer].register_forward_pre_hook(partial(note, layer), with_kwargs=True) for layer in layers
+        ]
+        try:
+            for batch in batches:
+                model.base_model(input_ids=batch.to(model.device), use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def outputs(self, layer: int) -> Iterator[torch.Tensor]:
+        """What ``layer`` puts out, batch by batch; the hidden states stay before it."""
+        for hidden, options in zip(self._hidden, self._options):
+            output = self._layers[layer](hidden, **options[layer])
+            yield output[0] if isinstance(output, tuple) else output
+
+    def advance(self, layer: int) -> None:
+        """Bring the hidden states through ``layer``."""
+        self._hidden = list(self.outputs(layer))
+
+    def inputs(self, layer: int, linear: nn.Module, take: Callable[[torch.Tensor], None]) -> None:
+        """Give ``take`` the inputs of ``linear``, a part of ``layer``: (tokens, columns) of each batch."""
+        hook = linear.register_forward_pre_hook(lambda module, arguments: take(arguments[0].flatten(0, -2)))
+        try:
+            for _ in self.outputs(layer):
+                pass
+        finally:
+            hook.remove()
