@@ -62,10 +62,9 @@ class Evolution:
                 f"not {self.population}"
             )
 
-    @property
-    def evaluations(self) -> int:
-        """Candidates whose loss is read."""
-        return self.population + (self.generations - 1) * (self.population - self.parents)
+    def evaluations(self, generations: int) -> int:
+        """Candidates whose loss is read in so many generations: parents are not read again."""
+        return generations * (self.population - self.parents) + self.parents if generations else 0
 
 
 EVOLUTION = Evolution()
@@ -110,7 +109,8 @@ def evolution(
     key = identity(model, torch.cat(tuple(batches)), known | {"units": units.counts}) if state else {}
     search = Search(Offspring(sets, importance), removed, fitness, wanted, seed)
     mask = search.run(State(state, key), log)
-    meta = {"pruner": "evolution", "loss": sum(losses) / len(losses), "gradients": 0, "forwards": wanted.evaluations}
+    forwards = wanted.evaluations(wanted.generations)
+    meta = {"pruner": "evolution", "loss": sum(losses) / len(losses), "gradients": 0, "forwards": forwards}
     return Scores(_as_scores(units, mask, importance), meta | search.report() | known)
 
 
@@ -142,16 +142,17 @@ class Search:
 
     def generation(self, log: Callable[[dict], None] = lambda row: None) -> None:
         """Read the loss of new candidates, and let the fittest of them and their parents be parents."""
-        found = list(self.parents)
-        for mask in self._candidates():
+        wanted, found = self.settings, list(self.parents)
+        total = wanted.evaluations(wanted.generations)
+        for step, mask in enumerate(self._candidates(), wanted.evaluations(len(self.lowest)) + 1):
             found.append((self.fitness(mask), mask))
-            self.first = found[0][0] if not self.parents and len(found) == 1 else self.first
-            log(self._row(found))
-        found.sort(key=_loss)  # stable: of equals the older stays
-        distinct = {
-            b"".join(kept.numpy().tobytes() for kept in mask.values()): (loss, mask) for loss, mask in found[::-1]
-        }
-        self.parents = list(distinct.values())[::-1][: self.settings.parents]
+            log({"step": step, "steps": total, "loss": found[-1][0], "lowest": min(found, key=_loss)[0]})
+        if not self.parents:
+            self.first = found[0][0]
+        distinct: dict[bytes, tuple[float, Mask]] = {}
+        for loss, mask in sorted(found, key=_loss):  # of equals the older stays
+            distinct.setdefault(b"".join(kept.numpy().tobytes() for kept in mask.values()), (loss, mask))
+        self.parents = list(distinct.values())[: wanted.parents]
         self.lowest.append(self.parents[0][0])
 
     def report(self) -> dict:
@@ -179,12 +180,6 @@ class Search:
 
     def _parent(self, draw: torch.Generator) -> Mask:
         return self.parents[int(torch.randint(len(self.parents), (), generator=draw))][1]
-
-    def _row(self, found: list[tuple[float, Mask]]) -> dict:
-        wanted = self.settings
-        before = wanted.population + (len(self.lowest) - 1) * (wanted.population - wanted.parents) if self.lowest else 0
-        step = before + len(found) - len(self.parents)
-        return {"step": step, "steps": wanted.evaluations, "loss": found[-1][0], "lowest": min(found, key=_loss)[0]}
 
     def _kept(self) -> tuple[dict[str, torch.Tensor], dict]:
         masks = {key: torch.stack([mask[key] for _, mask in self.parents]) for key in self.even}
