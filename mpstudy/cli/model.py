@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import StudyError, check_choice
@@ -25,6 +26,7 @@ from .inputs import (
     read_text,
     setting,
 )
+from .steps import Steps
 
 _SCORE = """
 Score the prunable units of a model and write them as safetensors: `layers.<i>.attention` holds one score a head
@@ -35,11 +37,16 @@ MODEL is a bundled name (smollm2-135m-instruct, smollm2-135m-instruct-ungrouped,
 --tokens FILE.npy gives the calibration batch itself, an int64 array (samples, length), used unchanged and without
 a tokenizer; --corpus NAME draws --samples windows of --length tokens with --sample-seed.
 --seed is the pruner's own (its noise, or its random scores).
+policy-gradient and evolution are long searches for the mask at a ratio: they print how long they will take, keep what
+they have beside --out, and go on when the same command is given again. Their scores are for `prune --scope global`
+with the ratio that was searched for.
 
 examples:
   python -m mpstudy score smollm2-135m-instruct --pruner taylor --layers 4-25 --out taylor.safetensors
   python -m mpstudy score ./my-llama --pruner moreau --set rho=0.2 --tokens batch.npy --layers 1-4 --out m.safetensors
   python -m mpstudy score ./my-llama --pruner taylor-vector --set reduction=max --layers hidden --out v.safetensors
+  python -m mpstudy score ./my-llama --pruner evolution --set ratio=0.3 --set generations=10 --samples 5 --length 512 \
+    --layers 4-29 --out e.safetensors
 """
 _EVALUATE = """
 Perplexity of a dense or pruned model on a text: non-overlapping windows, the last partial one dropped, losses in fp32.
@@ -107,6 +114,8 @@ def _score(options) -> None:
     from ..structure.units import prunable_units
 
     pruners.check_settings(options.pruner, settings)
+    if (known := pruners.PRUNERS[options.pruner].settings) is not None:
+        replace(known, **settings)  # it refuses what does not go together
     sampled = {} if options.tokens else {"calibration": options.corpus, "samples": options.samples}
     checks.validate({"model": options.model, "layers": options.layers} | sampled)
     from ..inputs import models
@@ -114,13 +123,16 @@ def _score(options) -> None:
     batch = read_calibration(options)
     model = models.load_model(options.model)
     begin = time.perf_counter()
-    found = pruners.score(
-        options.pruner, model, [batch], prunable_units(model, options.layers), seed=options.seed, **settings
-    )
+    state = options.out.parent / f"{options.out.name}.state"
+    search = {"log": Steps(), "state": state} if pruners.goes_on(options.pruner) else {}
+    score = pruners.PRUNERS[options.pruner].function
+    found = score(model, [batch], prunable_units(model, options.layers), seed=options.seed, **search, **settings)
     if not options.tokens:
         found.meta["bos"] = batch.shape[1] > options.length
     with replacing(options.out) as partial:
         found.save(partial)
+    if search:
+        state.unlink(missing_ok=True)
     print(
         f"{options.out}: {len(found.values)} unit sets, scored by {options.pruner} "
         f"in {time.perf_counter() - begin:.1f} s"

@@ -29,6 +29,8 @@ from . import moreau  # noqa: F401
 from . import moreau_release  # noqa: F401
 from . import wanda_sp  # noqa: F401
 from . import flap  # noqa: F401
+from . import policy_gradient  # noqa: F401
+from . import evolution  # noqa: F401
 # isort: on
 
 RULES: dict[str, Any] = dict.fromkeys(("rho", "step_size", "tol", "lr", "lam"), Positive)
@@ -50,6 +52,13 @@ def score(
     """
     check_settings(name, settings)
     return PRUNERS[name].function(model, batches, units, seed=seed, **settings)
+
+
+def goes_on(name: str) -> bool:
+    """Whether the function of a pruner takes ``log`` and ``state`` beside its settings: a long search, which tells how
+    far it is and goes on where it was stopped.
+    """
+    return "state" in inspect.signature(PRUNERS[name].function).parameters
 
 
 def defaults(name: str) -> dict:

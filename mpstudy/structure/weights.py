@@ -62,3 +62,9 @@ def draw_one(
     out = torch.empty(weight.shape, dtype=torch.float32) if out is None else out
     normal = out.normal_(0, sigma, generator=generator).to(weight.device)
     return normal.mul_(weight) if noise == "relative" else normal
+
+
+def seeded(*seed: int | str) -> torch.Generator:
+    """A generator on the CPU for the draws that ``seed`` names, such as (seed, step, what); no global state is used."""
+    mixed = hashlib.sha256(repr(seed).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed[:8], "little") >> 1)

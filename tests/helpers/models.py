@@ -17,6 +17,8 @@ FEW = {  # few steps, and noise wherever a pruner draws it
     "moreau": {"max_steps": 3, "sigma": 0.05},
     "moreau-gs": {"max_steps": 3, "sigma": 0.05},
     "moreau-release": {"steps": 2},
+    "policy-gradient": {"steps": 2, "ratio": 0.5},
+    "evolution": {"generations": 2, "population": 6, "parents": 2, "mutations": 2, "crossovers": 1, "ratio": 0.5},
 }
 
 

@@ -127,9 +127,7 @@ def test_model_with_a_nan_weight(name, model, units):
 
 
 def test_unknown_pruner():
-    with pytest.raises(
-        StudyError, match="unknown pruner 'magic'; known: flap, l1, l2, moreau, moreau-gs, moreau-release"
-    ):
+    with pytest.raises(StudyError, match="unknown pruner 'magic'; known: .*l1, l2, moreau, moreau-gs, moreau-release"):
         pruners.score("magic", None, None, None)
 
 
