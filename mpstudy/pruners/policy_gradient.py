@@ -21,8 +21,7 @@ from ..registry import Look
 from ..store.digests import tokens_digest
 from ..store.state import State, identity
 from ..structure.budget import check_budget, even_removal, of_kinds
-from ..structure.hooks import check_maskable, masked, reader, watched
-from ..structure.plan import check_fit
+from ..structure.hooks import check_maskable, masked
 from ..structure.scores import Scores
 from ..structure.units import Units, UnitSet
 from ..structure.weights import seeded
@@ -42,8 +41,7 @@ class Policy:
     """The settings of the pruner ``policy-gradient``; the sizes are those of the release.
 
     ``ratio`` is what ``prune --scope global`` is meant to remove, of the ``units`` or (``of``) of the ``parameters``.
-    ``start``: the pruner from whose scores, at its defaults, the probabilities are made; without one it is
-    :func:`activation_scores`.
+    ``start``: the pruner from whose scores the probabilities are made; ``wanda-sp`` is given the ratio.
     """
 
     ratio: float = 0.2
@@ -52,7 +50,7 @@ class Policy:
     lr: float = 6e-3  # the release has 2e-3 to 6e-3
     batch: int = 8  # calibration samples a step
     masks: int = 2  # drawn a step
-    start: str = ""
+    start: str = "wanda-sp"
 
     def __post_init__(self) -> None:
         check_budget(self.ratio, self.of)
@@ -60,8 +58,7 @@ class Policy:
         checked(Positive, "lr of pruner 'policy-gradient'", self.lr)
         if checked(Count, "masks of pruner 'policy-gradient'", self.masks) < 2:
             raise StudyError("masks of pruner 'policy-gradient' must be a whole number of at least 2, not 1")
-        if self.start:
-            check_choice("start of pruner 'policy-gradient'", self.start, PRUNERS.keys() - {"policy-gradient"})
+        check_choice("start of pruner 'policy-gradient'", self.start, PRUNERS.keys() - {"policy-gradient"})
 
 
 POLICY = Policy()
@@ -77,26 +74,23 @@ def policy_gradient(
     seed: int = 0,
     log: Callable[[dict], None] = lambda row: None,
     state: str | Path | None = None,
-    initial: Scores | None = None,
     **settings: Any,
 ) -> Scores:
     """Keep probabilities in [0, 1]; ``settings`` are fields of :class:`Policy`. The best unit of a layer scores 1, for
     no layer may lose all, and at the ratio that was learned for, the lowest over all layers are the mask.
 
-    ``initial``: scores to start from, in the place of those of the setting ``start``.
     ``log`` receives a row a step: ``step`` (done) of ``steps``, and the mean ``loss`` of its masks (nats per token).
     ``state``: a file that keeps how far it has come; a call that finds it there goes on, and ends with the same bits.
     The metadata tells ``loss`` of the dense model, and ``loss_first`` and ``loss_last``, the moving average of the
-    masked models' at both ends. Raises :class:`StudyError` for hidden dimensions, settings out of range, scores
-    to start from that do not fit the units, a ``state`` of another run, and a loss that is not finite.
+    masked models' at both ends. Raises :class:`StudyError` for hidden dimensions, settings out of range, a ``state``
+    of another run, and a loss that is not finite.
     """
     policy = replace(POLICY, **settings)
     check_maskable(units)
     removed = of_kinds(units, even_removal(model, units, policy.ratio, policy.of))
-    start, loss = activation_scores(model, batches, units)
-    if initial or policy.start:
-        start = initial or PRUNERS[policy.start].function(model, batches, units, seed=seed)
-    check_fit(start, units)
+    losses = [forward_loss(model, batch, f"step 0, batch {number}") for number, batch in enumerate(batches)]
+    of_ratio = {"ratio": policy.ratio, "of": policy.of} if policy.start == "wanda-sp" else {}
+    start = PRUNERS[policy.start].function(model, batches, units, seed=seed, **of_ratio)
     values = {key: _probabilities(start.values[key], 1 - policy.ratio) for key in units.counts}
     several = [unit_set for unit_set in units if unit_set.count > 1]  # a single unit stays
     pools = {kind: [unit_set for unit_set in several if unit_set.kind == kind] for kind in removed}
@@ -113,7 +107,7 @@ def policy_gradient(
     learner = Learner(_by_kind(values, pools), keep, policy, seed)
     learner.run(masked_loss, State(state, identity(model, rows, decisive) if state else {}), log)
     values |= _by_set(learner.s, pools)
-    meta = {"pruner": "policy-gradient", "loss": loss, "gradients": 0, "forwards": policy.steps * policy.masks}
+    meta = {"pruner": "policy-gradient", "loss": sum(losses) / len(losses), "gradients": 0, "forwards": policy.steps * policy.masks}
     return Scores({key: _best_stays(value).float() for key, value in values.items()}, meta | learner.report() | known)
 
 
@@ -185,34 +179,6 @@ def project(s: torch.Tensor, total: float) -> torch.Tensor:
         else:
             high = middle
     return (s - high).clamp(0, 1)
-
-
-def activation_scores(model: nn.Module, batches: Sequence[torch.Tensor], units: Units) -> tuple[Scores, float]:
-    """Mean ``|W_ij|`` over the rows of o or down times the root mean square of its input j, summed over the channels of
-    a unit, on the inputs of the dense model; and its mean loss. A loss that is not finite raises :class:`StudyError`.
-    """
-    readers = {reader(unit_set).name: unit_set for unit_set in units}
-    squares: dict[str, torch.Tensor] = {}
-    losses = []
-
-    def add(name: str, inputs: torch.Tensor) -> None:
-        squares[name] = squares.get(name, 0) + inputs.square().sum(dim=0) / len(batches) / len(inputs)
-
-    with watched(model, readers, add):
-        for number, batch in enumerate(batches):
-            losses.append(forward_loss(model, batch, f"step 0, batch {number}"))
-    weights = units.parameters(model)
-    found = {}
-    for name, unit_set in readers.items():
-        channels = weights[name].float().abs().mean(dim=0).cpu() * squares[name].sqrt().cpu()
-        found[unit_set.key] = _unit_channels(unit_set, channels).sum(dim=1)
-    return Scores({unit_set.key: found[unit_set.key] for unit_set in units}, {}), sum(losses) / len(losses)
-
-
-def _unit_channels(unit_set: UnitSet, channels: torch.Tensor) -> torch.Tensor:
-    """Columns of the layer that reads a set as (units, columns of one)."""
-    part = reader(unit_set)
-    return channels.narrow(0, part.start, unit_set.count * part.rows_per_unit).view(unit_set.count, -1)
 
 
 def _probabilities(scores: torch.Tensor, kept: float) -> torch.Tensor:

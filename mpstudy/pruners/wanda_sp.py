@@ -6,18 +6,22 @@ does, a head group the sum over its columns of o. Layers are scored in sequence:
 through it as it is, the next layer on what this one puts out without the units that go.
 """
 
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
 from ..errors import check_choice
 from ..registry import STEEL, Look
+from ..structure.hooks import masked
 from ..structure.plan import Plan, check_ratio, make_plan
 from ..structure.scores import Scores
 from ..structure.shares import plan_share, unit_sizes
 from ..structure.units import Units, UnitSet
-from .activations import LayerInputs, Moments, check_units, column_weight
+from ..structure.walk import Walk
+from .activations import Moments, check_units, column_weight, moments_while
 from .registry import PRUNERS
 
 
@@ -44,20 +48,29 @@ def wanda_sp(
     check_units("wanda-sp", units)
     layers = range(units.sets[0].layer or 0, (units.sets[-1].layer or 0) + 1)
     meta = {"pruner": "wanda-sp", "ratio": ratio, "of": of}
-    text = LayerInputs(model, batches, layers)
+    walk = Walk(model, layers, list(batches))
     values: dict[str, torch.Tensor] = {}
     for layer in layers:
         here = Units(tuple(unit_set for unit_set in units if unit_set.layer == layer))
-        moments = text.moments(here)
+        moments = moments_while(partial(deque, walk.outputs(layer), 0), model, here)
         found = {each.key: _importance(model, each, moments[each.key]) for each in here}
         values |= found
-        text.advance(here, _plan(model, Scores(found), here, ratio, of).removed)
+        with masked(model, here, _kept(_plan(model, Scores(found), here, ratio, of))):
+            walk.advance(layer)
     return Scores(values, meta)
 
 
 def _importance(model: nn.Module, unit_set: UnitSet, moments: Moments) -> torch.Tensor:
     columns = column_weight(model, unit_set).abs().mean(dim=0) * moments.mean_square.sqrt()
     return columns.view(unit_set.count, -1).sum(dim=1).float().cpu()
+
+
+def _kept(plan: Plan) -> dict[str, torch.Tensor]:
+    """The units that stay, bool (units,), by the key of their set."""
+    kept = {key: torch.ones(count, dtype=torch.bool) for key, count in plan.counts.items()}
+    for key, removed in plan.removed.items():
+        kept[key][removed] = False
+    return kept
 
 
 def _plan(model: nn.Module, scores: Scores, here: Units, ratio: float, of: str) -> Plan:

@@ -3,13 +3,13 @@
 import torch
 
 from ..registry import ORANGE, Look
-from .moments import Moments
+from .sums import InputSums
 from .registry import REPAIRS
 
 
 @REPAIRS.register("bias", look=Look("bias", ORANGE, "s"), adds_bias=True)
 def bias(
-    weight: torch.Tensor, moments: Moments, kept: torch.Tensor, strength: float | None
+    weight: torch.Tensor, sums: InputSums, kept: torch.Tensor, strength: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean input of the removed columns, times their weights."""
-    return weight[:, kept], weight[:, ~kept] @ moments.mean[~kept]
+    return weight[:, kept], weight[:, ~kept] @ sums.mean[~kept]

@@ -18,7 +18,7 @@ from ..structure.surgery import remove_units, sets_of
 from ..structure.units import HIDDEN, UnitSet
 from ..structure.walk import Walk
 from .biases import add_biases, check_biases
-from .moments import Moments
+from .sums import InputSums
 from .outputs import output_of
 from .registry import REPAIRS
 
@@ -120,14 +120,14 @@ def _repaired(
     """
     begin = time.perf_counter()
     linear, part = output_of(model, unit_set)
-    name, moments, dense = part.name.rpartition(".")[0], Moments.of(linear), linear.weight.double()
-    take(linear, moments.add)
-    _check_finite("sums of squared inputs", moments.gram, name, method)
+    name, sums, dense = part.name.rpartition(".")[0], InputSums.of(linear), linear.weight.double()
+    take(linear, sums.add)
+    _check_finite("sums of squared inputs", sums.gram, name, method)
     units = torch.ones(unit_set.count, dtype=torch.bool)
     units[removed] = False
     kept = units.repeat_interleave(part.rows_per_unit).to(dense.device)
     try:
-        weight, bias = REPAIRS[method].function(dense, moments, kept, strength)
+        weight, bias = REPAIRS[method].function(dense, sums, kept, strength)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         reason = f"the Gram matrix of the inputs of {name} cannot be factorised"
         raise StudyError(f"{reason} (repair {method}, strength {strength}): use a larger one") from error
@@ -140,7 +140,7 @@ def _repaired(
     after = torch.zeros_like(dense)
     after[:, kept] = linear.weight.double()
     row: dict = {"kind": unit_set.kind, "linear": name, "removed": len(removed), "units": unit_set.count}
-    row |= {"before": moments.error(dense, dense * kept), "after": moments.error(dense, after, bias)}
+    row |= {"before": sums.error(dense, dense * kept), "after": sums.error(dense, after, bias)}
     if not (math.isfinite(row["before"]) and math.isfinite(row["after"])):
         raise StudyError(f"the reconstruction error is not finite in {name} (repair {method})")
     return row | {"seconds": time.perf_counter() - begin}

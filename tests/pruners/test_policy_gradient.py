@@ -14,7 +14,6 @@ from mpstudy.pruners import policy_gradient as module
 from mpstudy.pruners.policy_gradient import (
     Learner,
     Policy,
-    activation_scores,
     estimate,
     policy_gradient,
     project,
@@ -214,29 +213,6 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, monkeypatch):
 # ---- the pruner
 
 
-def test_the_start_is_weights_times_inputs_by_brute_force():
-    model, batches = tiny_llama(kv_heads=2), [tiny_tokens(), tiny_tokens(seed=5)]
-    units = prunable_units(model, "0-1")
-    found, loss = activation_scores(model, batches, units)
-    seen = {}
-    for layer, block in enumerate(model.model.layers):
-        for key, linear in (
-            (f"layers.{layer}.attention", block.self_attn.o_proj),
-            (f"layers.{layer}.mlp", block.mlp.down_proj),
-        ):
-            linear.register_forward_pre_hook(lambda m, a, key=key: seen.setdefault(key, [m]).append(a[0].flatten(0, 1)))
-    losses = []
-    with torch.no_grad():
-        for batch in batches:
-            losses.append(model(input_ids=batch, labels=batch).loss.item())
-    for key, (linear, *inputs) in seen.items():
-        channels = linear.weight.abs().mean(dim=0) * torch.cat(inputs).square().mean(dim=0).sqrt()
-        torch.testing.assert_close(
-            found.values[key], channels.view(units.counts[key], -1).sum(dim=1).detach(), rtol=1e-5, atol=0
-        )
-    assert loss == pytest.approx(sum(losses) / 2, rel=1e-5)
-
-
 @pytest.mark.parametrize("of", ["units", "parameters"])
 def test_its_mask_is_the_plan_at_its_ratio(of):
     """The highest probabilities stay over all layers, and one unit a layer at least."""
@@ -253,17 +229,25 @@ def test_its_mask_is_the_plan_at_its_ratio(of):
     assert {scores.meta["of"], scores.meta["ratio"], scores.meta["forwards"]} == {of, 0.7, 80}
 
 
-def test_it_starts_from_the_scores_of_another_pruner_or_from_those_given():
+@pytest.mark.parametrize("start", ["taylor", "wanda-sp"])
+def test_it_starts_in_the_order_of_the_scores_of_another_pruner(start):
     model, batches = tiny_llama(), [tiny_tokens()]
     units = prunable_units(model, "0-1")
     settings = {"steps": 1, "ratio": 0.5, "lr": 1e-9}
-    named = policy_gradient(model, batches, units, start="taylor", **settings)
-    given = policy_gradient(model, batches, units, initial=pruners.score("taylor", model, batches, units), **settings)
-    assert equal(named, given) and not equal(named, policy_gradient(model, batches, units, **settings))
-    taylor = pruners.score("taylor", model, batches, units)
-    for key, value in named.values.items():
-        order = taylor.values[key].argsort()
-        assert (value[order].diff() >= 0).all()
+    found = policy_gradient(model, batches, units, start=start, **settings)
+    of_ratio = {"ratio": 0.5} if start == "wanda-sp" else {}
+    scores = pruners.score(start, model, batches, units, **of_ratio)
+    for key, value in found.values.items():
+        order = scores.values[key].argsort()
+        assert (value[order].diff() >= 0).all() and value.unique().numel() > 1
+
+
+def test_by_default_it_starts_from_wanda_sp_at_its_ratio():
+    model, batches = tiny_llama(), [tiny_tokens()]
+    units = prunable_units(model, "0-1")
+    settings = {"steps": 1, "ratio": 0.5, "lr": 1e-9}
+    named = policy_gradient(model, batches, units, start="wanda-sp", **settings)
+    assert equal(named, policy_gradient(model, batches, units, **settings))
 
 
 def test_a_single_unit_stays_and_its_kind_is_not_learned():

@@ -6,7 +6,7 @@ import torch
 
 
 @dataclass
-class Moments:
+class InputSums:
     """Of inputs x (tokens, columns): ``gram``, the sum of ``x^T x``, float64 (columns, columns), and ``total``, the sum
     of x, float64 (columns,). Float64, since thousands of tokens are added up and the matrix is inverted.
     """
@@ -16,7 +16,7 @@ class Moments:
     tokens: int = 0
 
     @classmethod
-    def of(cls, linear: torch.nn.Linear) -> "Moments":
+    def of(cls, linear: torch.nn.Linear) -> "InputSums":
         """No tokens yet, of the inputs of ``linear``."""
         columns, device = linear.in_features, linear.weight.device
         gram = torch.zeros(columns, columns, dtype=torch.float64, device=device)
