@@ -12,8 +12,8 @@ from ..inputs.early import check_model, plain_config
 from ..inputs.tokens import check_room, leading
 from ..parameters import Count, Seed, Tokens
 from .inputs import (
+    BLOCKS_HELP,
     BOS,
-    LAYERS_HELP,
     Checked,
     add_bos,
     add_calibration,
@@ -28,8 +28,8 @@ from .inputs import (
 
 _SCORE = """
 Score the prunable units of a model and write them as safetensors: `layers.<i>.attention` holds one score a head
-group, `layers.<i>.mlp` one a channel (`hidden` one a hidden dimension), low is removed first; every setting is in the
-metadata.
+group, `layers.<i>.mlp` one a channel (`hidden` one a hidden dimension, `blocks` one a block), low is removed first;
+every setting is in the metadata.
 
 MODEL is a bundled name (smollm2-135m-instruct, smollm2-135m-instruct-ungrouped, gemma3-270m), a folder or a hub id.
 --tokens FILE.npy gives the calibration batch itself, an int64 array (samples, length), used unchanged and without
@@ -40,6 +40,7 @@ examples:
   python -m mpstudy score smollm2-135m-instruct --pruner taylor --layers 4-25 --out taylor.safetensors
   python -m mpstudy score ./my-llama --pruner moreau --set rho=0.2 --tokens batch.npy --layers 1-4 --out m.safetensors
   python -m mpstudy score ./my-llama --pruner taylor-vector --set reduction=max --layers hidden --out v.safetensors
+  python -m mpstudy score ./my-llama --pruner block-ppl --layers blocks --samples 10 --length 128 --out b.safetensors
 """
 _EVALUATE = """
 Perplexity of a dense or pruned model on a text: non-overlapping windows, the last partial one dropped, losses in fp32.
@@ -77,7 +78,7 @@ def _add_score(commands) -> None:
     )
     source = parser.add_mutually_exclusive_group()
     add_calibration(parser, source)
-    parser.add_argument("--layers", required=True, help=LAYERS_HELP)
+    parser.add_argument("--layers", required=True, help=BLOCKS_HELP)
     parser.add_argument("--seed", action=Checked, kind=Seed, type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
 
@@ -101,22 +102,34 @@ def _score(options) -> None:
     check_model(options.model)
     check_calibration(options)
     check_file_target(options.out)
-    from .. import pruners  # here and below: what takes longer to import is checked with last
+    from .. import blocks, pruners  # here and below: what takes longer to import is checked with last
     from ..runner import checks
     from ..store.files import replacing
-    from ..structure.units import prunable_units
+    from ..structure.depth import BLOCKS
+    from ..structure.sliced import is_sliced
+    from ..structure.units import HIDDEN, prunable_units
 
-    pruners.check_settings(options.pruner, settings)
+    whole = options.layers == BLOCKS
+    if whole:
+        blocks.check_settings(options.pruner, settings)
+    elif options.pruner in blocks.BLOCK_PRUNERS:
+        raise StudyError(f"pruner {options.pruner!r} scores whole blocks: give --layers {BLOCKS}")
+    else:
+        pruners.check_settings(options.pruner, settings)
     sampled = {} if options.tokens else {"calibration": options.corpus, "samples": options.samples}
-    checks.validate({"model": options.model, "layers": options.layers} | sampled)
+    checks.validate({"model": options.model} | ({} if whole else {"layers": options.layers}) | sampled)
     from ..inputs import models
 
     batch = read_calibration(options)
     model = models.load_model(options.model)
     begin = time.perf_counter()
-    found = pruners.score(
-        options.pruner, model, [batch], prunable_units(model, options.layers), seed=options.seed, **settings
-    )
+    if whole:
+        found = blocks.score(options.pruner, model, [batch])
+    else:
+        if options.layers == HIDDEN and is_sliced(model):
+            raise StudyError(f"hidden dimensions of {options.model} cannot be scored: it is sliced, and each norm has its own")
+        units = prunable_units(model, options.layers)
+        found = pruners.score(options.pruner, model, [batch], units, seed=options.seed, **settings)
     if not options.tokens:
         found.meta["bos"] = batch.shape[1] > options.length
     with replacing(options.out) as partial:

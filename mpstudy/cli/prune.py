@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import StudyError
 from ..inputs.early import check_model
 from ..inputs.folders import PRUNED
-from ..parameters import Count, Ratio
+from ..parameters import Count, CountOrZero, Ratio
 from ..runner.progress import duration
 from ..store.writable import check_new_folder
 from .inputs import (
@@ -20,6 +20,7 @@ from .inputs import (
     read_calibration,
     tokenizer_or_none,
 )
+from .depth import prune_blocks
 
 UNITS = {"attention": "head groups", "mlp": "MLP channels", "hidden": "hidden dimensions"}
 
@@ -27,10 +28,13 @@ _PRUNE = """
 Remove the lowest-scoring units and save the smaller model (safetensors + JSON, loaded by `mpstudy.load_pruned`).
 --scope local takes the same ratio from every layer, global ranks across layers. --multiple rounds the MLP channels that
 stay in a layer up, so that kernels like the width; a model of equal layers can be given to `export`.
+Of scores by `--layers blocks`, as many blocks go as are nearest to the ratio; the first 4 and the last 2 stay. What is
+left is a standard checkpoint, AutoModelForCausalLM.from_pretrained(OUT).
 
 examples:
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --out pruned/
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --multiple 64 --out pruned/
+  python -m mpstudy prune smollm2-135m-instruct --scores blocks.safetensors --ratio 0.2 --out shallow/
 """
 _SPARSIFY = """
 Set single weights of every linear layer in --layers to zero, layer after layer on calibration text, and save a
@@ -72,6 +76,9 @@ def _add_prune(commands) -> None:
         default=1,
         help="round MLP widths up to a multiple (default 1)",
     )
+    for which, default in (("first", 4), ("last", 2)):
+        about = f"the {which} blocks, which stay (default {default})"
+        parser.add_argument(f"--keep-{which}", action=Checked, kind=CountOrZero, type=int, metavar="N", help=about)
     add_dtype(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
@@ -102,12 +109,16 @@ def _prune(options) -> None:
         raise StudyError(f"there is no file of scores {options.scores}: `score` writes one")
     from ..evaluation import cost
     from ..inputs import models
-    from ..structure import checkpoint, plan, surgery
+    from ..structure import checkpoint, depth, plan, surgery
     from ..structure.scores import Scores
     from ..structure.units import Units
 
     plan.check_multiple(options.multiple, options.scope)
     scores = Scores.load(options.scores)
+    if depth.BLOCKS in scores.values:
+        return prune_blocks(options, scores)
+    if options.keep_first is not None or options.keep_last is not None:
+        raise StudyError("--keep-first and --keep-last are about whole blocks; these scores are of units in layers")
     model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
     units = Units(tuple(surgery.sets_of(model, scores.values)))
     if len(units.sets) != len(scores.values):
@@ -200,8 +211,11 @@ def _export(options) -> None:
     check_new_folder(options.out)
     from ..inputs import models
     from ..structure import checkpoint
+    from ..structure.sliced import is_sliced
 
     model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
+    if is_sliced(model):
+        raise StudyError(f"{options.model} is sliced: no config of transformers names the matrices in its shortcuts")
     checkpoint.export_standard(model, options.out, tokenizer=tokenizer_or_none(options.model))
     print(f"{options.out}: AutoModelForCausalLM.from_pretrained loads it")
 
