@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from . import __version__
-from .cli import claims, model, prune, recover, runner
+from .cli import claims, model, prune, recover, runner, sparsify
 from .errors import StudyError
 
 EXTRAS = {  # the optional dependencies of pyproject.toml, by the names that are imported
@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     claims.add_commands(commands)
     model.add_commands(commands)
     prune.add_commands(commands)
+    sparsify.add_commands(commands)
     recover.add_commands(commands)
     options = argparse.Namespace()
     try:

@@ -22,6 +22,7 @@ Handler = Callable[[argparse.Namespace], int | None]  # takes the options, retur
 
 BOS = {"default": None, "yes": True, "no": False}
 LAYERS_HELP = "inclusive range such as 4-25, one for each kind of units such as 'attention 4-25, mlp 2-28', or hidden"
+BLOCKS_HELP = f"{LAYERS_HELP}; blocks for block-taylor, block-ppl and block-influence"
 
 
 class Checked(argparse.Action):

@@ -13,8 +13,8 @@ from ..inputs.early import check_model, plain_config
 from ..inputs.tokens import check_room, leading
 from ..parameters import Count, Seed, Tokens
 from .inputs import (
+    BLOCKS_HELP,
     BOS,
-    LAYERS_HELP,
     Checked,
     add_bos,
     add_calibration,
@@ -30,8 +30,8 @@ from .steps import Steps
 
 _SCORE = """
 Score the prunable units of a model and write them as safetensors: `layers.<i>.attention` holds one score a head
-group, `layers.<i>.mlp` one a channel (`hidden` one a hidden dimension), low is removed first; every setting is in the
-metadata.
+group, `layers.<i>.mlp` one a channel (`hidden` one a hidden dimension, `blocks` one a block), low is removed first;
+every setting is in the metadata.
 
 MODEL is a bundled name (smollm2-135m-instruct, smollm2-135m-instruct-ungrouped, gemma3-270m), a folder or a hub id.
 --tokens FILE.npy gives the calibration batch itself, an int64 array (samples, length), used unchanged and without
@@ -47,6 +47,7 @@ examples:
   python -m mpstudy score ./my-llama --pruner taylor-vector --set reduction=max --layers hidden --out v.safetensors
   python -m mpstudy score ./my-llama --pruner evolution --set ratio=0.3 --set generations=10 --samples 5 --length 512 \
     --layers 4-29 --out e.safetensors
+  python -m mpstudy score ./my-llama --pruner block-ppl --layers blocks --samples 10 --length 128 --out b.safetensors
 """
 _EVALUATE = """
 Perplexity of a dense or pruned model on a text: non-overlapping windows, the last partial one dropped, losses in fp32.
@@ -84,7 +85,7 @@ def _add_score(commands) -> None:
     )
     source = parser.add_mutually_exclusive_group()
     add_calibration(parser, source)
-    parser.add_argument("--layers", required=True, help=LAYERS_HELP)
+    parser.add_argument("--layers", required=True, help=BLOCKS_HELP)
     parser.add_argument("--seed", action=Checked, kind=Seed, type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
 
@@ -108,30 +109,29 @@ def _score(options) -> None:
     check_model(options.model)
     check_calibration(options)
     check_file_target(options.out)
-    from .. import pruners  # here and below: what takes longer to import is checked with last
+    from .. import blocks  # here and below: what takes longer to import is checked with last
     from ..runner import checks
     from ..store.files import replacing
-    from ..structure.units import prunable_units
+    from ..structure.depth import BLOCKS
 
-    pruners.check_settings(options.pruner, settings)
-    if (known := pruners.PRUNERS[options.pruner].settings) is not None:
-        replace(known, **settings)  # it refuses what does not go together
+    whole = options.layers == BLOCKS
+    _check_pruner(options.pruner, settings, whole)
     sampled = {} if options.tokens else {"calibration": options.corpus, "samples": options.samples}
-    checks.validate({"model": options.model, "layers": options.layers} | sampled)
+    checks.validate({"model": options.model} | ({} if whole else {"layers": options.layers}) | sampled)
     from ..inputs import models
 
     batch = read_calibration(options)
     model = models.load_model(options.model)
-    begin = time.perf_counter()
-    state = options.out.parent / f"{options.out.name}.state"
-    search = {"log": Steps(), "state": state} if pruners.goes_on(options.pruner) else {}
-    score = pruners.PRUNERS[options.pruner].function
-    found = score(model, [batch], prunable_units(model, options.layers), seed=options.seed, **search, **settings)
+    begin, state = time.perf_counter(), None if whole else _state(options)
+    if whole:
+        found = blocks.score(options.pruner, model, [batch])
+    else:
+        found = _unit_scores(options, model, batch, settings, state)
     if not options.tokens:
         found.meta["bos"] = batch.shape[1] > options.length
     with replacing(options.out) as partial:
         found.save(partial)
-    if search:
+    if state:
         state.unlink(missing_ok=True)
     print(
         f"{options.out}: {len(found.values)} unit sets, scored by {options.pruner} "
@@ -139,6 +139,36 @@ def _score(options) -> None:
     )
     for name, value in found.meta.items():
         print(f"  {name}: {value}")
+
+
+def _check_pruner(name: str, settings: dict, whole: bool) -> None:
+    """Refuse an unknown pruner of units, or of ``whole`` blocks, and settings that it does not take."""
+    from .. import blocks, pruners
+
+    if whole:
+        blocks.check_settings(name, settings)
+    elif name in blocks.BLOCK_PRUNERS:
+        raise StudyError(f"pruner {name!r} scores whole blocks: give --layers blocks")
+    else:
+        pruners.check_settings(name, settings)
+        if (known := pruners.PRUNERS[name].settings) is not None:
+            replace(known, **settings)  # it refuses what does not go together
+
+
+def _state(options) -> Path | None:
+    """Where a long search keeps how far it is; None for a pruner that is none."""
+    from .. import pruners
+
+    return options.out.parent / f"{options.out.name}.state" if pruners.goes_on(options.pruner) else None
+
+
+def _unit_scores(options, model, batch, settings: dict, state: Path | None):
+    from .. import pruners
+    from ..structure.units import prunable_units
+
+    search = {"log": Steps(), "state": state} if state else {}
+    units = prunable_units(model, options.layers)
+    return pruners.PRUNERS[options.pruner].function(model, [batch], units, seed=options.seed, **search, **settings)
 
 
 def _evaluate(options) -> None:

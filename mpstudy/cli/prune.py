@@ -1,6 +1,5 @@
-"""The commands ``prune``, ``sparsify`` and ``export``: what makes a model smaller, or gives it to others."""
+"""The command ``prune``: units or blocks removed, and what stays repaired."""
 
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from ..errors import StudyError
 from ..inputs.early import check_model
 from ..inputs.folders import PRUNED
-from ..parameters import Count, NonNegative, Ratio
+from ..parameters import Count, CountOrZero, NonNegative, Ratio
 from ..runner.progress import duration
 from ..store.writable import check_new_folder
 from .inputs import (
@@ -21,6 +20,7 @@ from .inputs import (
     read_calibration,
     tokenizer_or_none,
 )
+from .depth import prune_blocks
 
 JOINT = "joint"
 BATCH_TOKENS = 1280  # of calibration text that goes through a layer at once
@@ -35,6 +35,8 @@ of equal layers can be given to `export`.
 --repair fits the o and down projections that lose inputs to what the dense weights of their layer put out, layer after
 layer on calibration text: least-squares and admm change their weights, bias adds the mean of what is gone to their
 biases. --strength is lambda, in units of the mean diagonal of the Gram matrix of their inputs.
+Of scores by `--layers blocks`, as many blocks go as are nearest to the ratio; the first 4 and the last 2 stay. What is
+left is a standard checkpoint, AutoModelForCausalLM.from_pretrained(OUT).
 
 examples:
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --out pruned/
@@ -42,31 +44,13 @@ examples:
     --calibration c4-demo --samples 64 --length 128 --out repaired/
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --multiple 64 --out pruned/
   python -m mpstudy prune smollm2-135m-instruct --scores flap.safetensors --ratio 0.2 --scope joint --out pruned/
-"""
-_SPARSIFY = """
-Set single weights of every linear layer in --layers to zero, layer after layer on calibration text, and save a
-standard checkpoint. --sparsity is a share (0.6) or n:m (2:4, n weights stay of every m). --method is magnitude, wanda,
-sparsegpt, admm or admm-gradual, or taylor or moreau for masks by those scores; --update makes up for what is gone
-by ADMM or by exact least squares. Finished layers are kept beside --out: a run that was stopped goes on.
-
-examples:
-  python -m mpstudy sparsify smollm2-135m-instruct --method sparsegpt --sparsity 0.6 --layers 0-29 --out sparse/
-  python -m mpstudy sparsify ./my-llama --method moreau --update admm --sparsity 2:4 --layers 4-25 --out sparse/
-"""
-_EXPORT = """
-Write a pruned model whose layers are all equally wide as a standard checkpoint, which transformers loads without
-this package: AutoModelForCausalLM.from_pretrained(OUT).
-
-example:
-  python -m mpstudy export pruned/ --out standard/
+  python -m mpstudy prune smollm2-135m-instruct --scores blocks.safetensors --ratio 0.2 --out shallow/
 """
 
 
 def add_commands(commands) -> None:
     """Add this module's commands to an argparse sub-parser collection."""
     _add_prune(commands)
-    _add_sparsify(commands)
-    _add_export(commands)
 
 
 def _add_prune(commands) -> None:
@@ -93,25 +77,9 @@ def _add_prune(commands) -> None:
     )
     add_calibration(parser, parser.add_mutually_exclusive_group(), "--calibration")
     parser.set_defaults(corpus=None, samples=64, length=128)
-    add_dtype(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-
-
-def _add_sparsify(commands) -> None:
-    parser = add_command(commands, "sparsify", "set single weights to zero", _SPARSIFY, _sparsify)
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("--method", required=True)
-    parser.add_argument("--update", default="none")
-    parser.add_argument("--sparsity", required=True)
-    parser.add_argument("--layers", required=True, help="inclusive range such as 4-25")
-    add_calibration(parser, parser.add_mutually_exclusive_group())
-    add_dtype(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-
-
-def _add_export(commands) -> None:
-    parser = add_command(commands, "export", "a standard checkpoint of a pruned model", _EXPORT, _export)
-    parser.add_argument("model", metavar="FOLDER")
+    for which, default in (("first", 4), ("last", 2)):
+        about = f"the {which} blocks, which stay (default {default})"
+        parser.add_argument(f"--keep-{which}", action=Checked, kind=CountOrZero, type=int, metavar="N", help=about)
     add_dtype(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
@@ -124,7 +92,7 @@ def _prune(options) -> None:
     _check_repair(options)
     from ..evaluation import cost
     from ..inputs import models
-    from ..structure import checkpoint, joint, plan, shares, surgery
+    from ..structure import checkpoint, depth, joint, plan, shares, surgery
     from ..structure.scores import Scores
     from ..structure.units import Units
 
@@ -132,6 +100,10 @@ def _prune(options) -> None:
         raise StudyError("multiple needs local scope: joint scope leaves layers of any width")
     plan.check_multiple(options.multiple, options.scope)
     scores = Scores.load(options.scores)
+    if depth.BLOCKS in scores.values:
+        return prune_blocks(options, scores)
+    if options.keep_first is not None or options.keep_last is not None:
+        raise StudyError("--keep-first and --keep-last are about whole blocks; these scores are of units in layers")
     _check_ratio_of(scores.meta, options)
     batch = _repair_batch(options, scores)
     stored = options.dtype or models.stored_dtype(options.model)
@@ -210,76 +182,6 @@ def _removed(decision, units) -> list[str]:
     return lines
 
 
-def _sparsify(options) -> None:
-    check_model(options.model)
-    check_calibration(options)
-    state = options.out.parent / f"{options.out.name}.state"
-    if state.is_file():
-        raise StudyError(f"{state} is of another command; choose another folder")
-    if options.out.exists():  # an earlier run was killed after all its work
-        shutil.rmtree(state, ignore_errors=True)
-    check_new_folder(options.out)
-    from ..sparse.importance import ELEMENTWISE, element_scores  # here and below: what takes longer to import
-    from ..sparse.masks import Target
-    from ..sparse.sequential import check_method, prune_layers
-
-    target = Target.parse(options.sparsity)
-    by_scores = options.method in ELEMENTWISE
-    method = "masked" if by_scores else options.method
-    check_method(method, options.update)
-    from ..inputs import models
-    from ..runner import checks
-    from ..structure.families import linear_layers
-    from ..structure.units import parse_layers, prunable_units
-
-    checks.validate({"model": options.model, "layers": options.layers, "calibration": options.corpus})
-    batch = read_calibration(options)
-    stored = options.dtype or models.stored_dtype(options.model)
-    model = models.load_model(options.model)
-    importance = None
-    if by_scores:
-        units = prunable_units(model, options.layers)
-        importance = element_scores(options.method, model, [batch], units).__getitem__
-    total = len(linear_layers(model)) * len(parse_layers(options.layers, model.config.num_hidden_layers))
-    rows = prune_layers(
-        model, [batch], options.layers, method, target,
-        importance=importance, update=options.update, log=_Progress(total), state=state,
-    )  # fmt: skip
-    bos = not options.tokens and batch.shape[1] > options.length
-    _save_sparse(models.in_dtype(model, stored), options, bos)
-    shutil.rmtree(state)
-    zeros = sum(row["zeros"] * row["weights"] for row in rows) / sum(row["weights"] for row in rows)
-    print(
-        f"{options.out}: {zeros:.1%} of the weights of {len(rows)} linear layers are zero"
-        + ("; samples began with BOS" if bos else "")
-    )
-
-
-def _save_sparse(model, options, bos: bool) -> None:
-    """As what was given: a pruned model stays one of this package, since no config of transformers names its units."""
-    from ..structure import checkpoint
-
-    tokenizer = tokenizer_or_none(options.model)
-    if checkpoint.is_pruned(options.model):
-        settings = ("method", "update", "sparsity", "layers", "corpus", "samples", "length", "sample_seed")
-        made = {name: getattr(options, name) for name in settings} | {"bos": bos}
-        meta = checkpoint.read_facts(options.model)["meta"] | {"sparse": made}
-        checkpoint.save_pruned(model, options.out, tokenizer=tokenizer, meta=meta)
-    else:
-        checkpoint.save_standard(model, options.out, tokenizer=tokenizer)
-
-
-def _export(options) -> None:
-    check_model(options.model)
-    check_new_folder(options.out)
-    from ..inputs import models
-    from ..structure import checkpoint
-
-    model = models.load_model(options.model, dtype=options.dtype or models.stored_dtype(options.model))
-    checkpoint.export_standard(model, options.out, tokenizer=tokenizer_or_none(options.model))
-    print(f"{options.out}: AutoModelForCausalLM.from_pretrained loads it")
-
-
 class _Repaired:
     """Prints each of ``total`` projections when it is repaired, and how long the others will take."""
 
@@ -291,25 +193,3 @@ class _Repaired:
         left, each = self.total - self.done, (time.perf_counter() - self.begin) / self.done
         text = f"{row['linear']}: error {row['before']:.4f} before, {row['after']:.4f} after, {row['seconds']:.1f} s"
         print(text + (f"; {duration(each * left)} left for {left}" if left else ""), file=sys.stderr)
-
-
-class _Progress:
-    """Prints each of ``total`` linear layers when it is pruned, and how long the others will take. One that comes
-    faster than it was pruned was kept by an earlier run.
-    """
-
-    def __init__(self, total: int):
-        self.left, self.pruned = total, 0
-        self.begin = self.last = time.perf_counter()
-
-    def __call__(self, row: dict) -> None:
-        now = time.perf_counter()
-        if now - self.last < row["seconds"]:
-            self.begin = now
-        else:
-            self.pruned += 1
-        self.left, self.last = self.left - 1, now
-        text = f"{row['linear']}: {row['zeros']:.1%} zeros, error {row['error']:.4f}, {row['seconds']:.1f} s"
-        if self.pruned and self.left:
-            text += f"; {duration((now - self.begin) / self.pruned * self.left)} left for {self.left}"
-        print(text, file=sys.stderr)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import mpstudy
 from mpstudy import __main__
-from mpstudy.cli import prune
+from mpstudy.cli import prune, sparsify
 from mpstudy.inputs import models
 from mpstudy.sparse import importance
 from mpstudy.structure.shares import unit_sizes
@@ -70,7 +70,7 @@ def test_a_stopped_run_goes_on(home, monkeypatch, capsys):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prune._Progress, "__call__", stop)
+        patch.setattr(sparsify._Progress, "__call__", stop)
         assert run(SPARSIFY) == 130
     assert (home / "sparse.state").exists() and not (home / "sparse").exists()
     assert run(SPARSIFY) == 0
@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on(home, monkeypatch, capsys):
 def test_the_time_left_is_estimated_without_what_an_earlier_run_pruned(monkeypatch, capsys):
     times = iter([0.0, 0.01, 0.02, 2.02, 6.02, 8.02])
     monkeypatch.setattr(prune, "time", SimpleNamespace(perf_counter=lambda: next(times)))
-    progress = prune._Progress(5)
+    progress = sparsify._Progress(5)
     for name in "abcde":
         progress({"linear": name, "zeros": 0.5, "error": 0.1, "seconds": 1.5})
     ends = [line.partition("; ")[2] for line in capsys.readouterr().err.splitlines()]

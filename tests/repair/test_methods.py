@@ -34,7 +34,7 @@ def repaired(name, weight, sums, kept=KEPT, strength=0.1):
     return whole, weight.new_zeros(len(weight)) if bias is None else bias
 
 
-def test_moments_are_sums_over_all_batches():
+def test_sums_are_over_all_batches():
     _, x, sums = problem()
     torch.testing.assert_close(sums.gram, x.t() @ x)
     torch.testing.assert_close(sums.mean, x.mean(0))

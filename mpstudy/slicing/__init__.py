@@ -1,0 +1,1 @@
+"""Models made smaller in their hidden size by rotations: :mod:`mpstudy.slicing.slicegpt`."""
