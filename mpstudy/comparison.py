@@ -1,8 +1,8 @@
 """Structured methods like for like: any pruner of units, of blocks or of directions at the same share of the parameters
 and on the same calibration text, as it is or with a repair.
 
-A *pipeline* is a method, or a method and a repair: ``"flap"``, ``"flap + bias"``. A pruner that is registered takes part
-by its name alone.
+A *pipeline* is a method, or a method and a repair: ``"flap"``, ``"flap + bias"``. A registered pruner takes part by its
+name alone.
 """
 
 import copy
@@ -69,8 +69,8 @@ class Comparison(Study):
         return sum(self.sizes[unit_set.key] * unit_set.count for unit_set in self.units)
 
     def plan_of(self, method: str, share: float, sample: int) -> Plan:
-        """What a pruner of units or of blocks removes: of blocks the number nearest to the share. ``flap`` chooses among
-        the heads and channels of all layers, a search among all units of a kind, the others alike in every layer.
+        """What a pruner of units or of blocks removes: of blocks the number nearest to the share. ``flap`` chooses
+        among the heads and channels of all layers, a search among all units of a kind, the others alike in every layer.
         """
         scores = self.scores_of(method, share, sample)
         if method in BLOCK_PRUNERS:

@@ -10,6 +10,7 @@ from ..inputs.folders import PRUNED
 from ..parameters import Count, CountOrZero, NonNegative, Ratio
 from ..runner.progress import duration
 from ..store.writable import check_new_folder
+from .depth import prune_blocks
 from .inputs import (
     Checked,
     add_calibration,
@@ -20,7 +21,6 @@ from .inputs import (
     read_calibration,
     tokenizer_or_none,
 )
-from .depth import prune_blocks
 
 JOINT = "joint"
 BATCH_TOKENS = 1280  # of calibration text that goes through a layer at once

@@ -13,7 +13,7 @@ from ..blocks.registry import BLOCK_PRUNERS
 from ..pruners import PRUNERS
 from ..registry import Look
 from ..stats import summarise
-from .look import COLUMN, CORPORA, bars, check_registered, dodge, drawn, finished, stamp
+from .look import COLUMN, CORPORA, bars, check_registered, dodge, drawn, finished
 
 TEXTS = CORPORA | {"sotu-early": "addresses before 1946"}
 OF_TEXTS = dict(zip(TEXTS, (("#0173b2", "o"), ("#de8f05", "s"), ("#029e73", "^"), ("#cc78bc", "D"))))
@@ -56,7 +56,9 @@ def pareto(frame: pd.DataFrame, note: str):
     front = frontier(frame)
     axis.plot(front["speedup"], front["estimate"], color="0.6", linewidth=1, zorder=0)
     axis.axvline(1, color="0.3", linestyle=":", linewidth=1)
-    axis.set(xlabel="speed, times the dense model's", ylabel="log-perplexity above\nthe dense model's (%)", yscale="log")
+    axis.set(
+        xlabel="speed, times the dense model's", ylabel="log-perplexity above\nthe dense model's (%)", yscale="log"
+    )
     axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_locator=NullLocator())
     return finished(figure, axis, note)
 

@@ -107,7 +107,12 @@ def policy_gradient(
     learner = Learner(_by_kind(values, pools), keep, policy, seed)
     learner.run(masked_loss, State(state, identity(model, rows, decisive) if state else {}), log)
     values |= _by_set(learner.s, pools)
-    meta = {"pruner": "policy-gradient", "loss": sum(losses) / len(losses), "gradients": 0, "forwards": policy.steps * policy.masks}
+    meta = {
+        "pruner": "policy-gradient",
+        "loss": sum(losses) / len(losses),
+        "gradients": 0,
+        "forwards": policy.steps * policy.masks,
+    }
     return Scores({key: _best_stays(value).float() for key, value in values.items()}, meta | learner.report() | known)
 
 

@@ -3,8 +3,8 @@
 import torch
 
 from ..registry import PINK, Look
-from .sums import InputSums
 from .registry import REPAIRS
+from .sums import InputSums
 
 RHO = 1.0  # penalty
 ITERATIONS = 30

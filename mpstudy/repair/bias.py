@@ -3,8 +3,8 @@
 import torch
 
 from ..registry import ORANGE, Look
-from .sums import InputSums
 from .registry import REPAIRS
+from .sums import InputSums
 
 
 @REPAIRS.register("bias", look=Look("bias", ORANGE, "s"), adds_bias=True)

@@ -18,9 +18,9 @@ from ..structure.surgery import remove_units, sets_of
 from ..structure.units import HIDDEN, UnitSet
 from ..structure.walk import Walk
 from .biases import add_biases, check_biases
-from .sums import InputSums
 from .outputs import output_of
 from .registry import REPAIRS
+from .sums import InputSums
 
 
 @torch.no_grad()

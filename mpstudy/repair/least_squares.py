@@ -3,8 +3,8 @@
 import torch
 
 from ..registry import BLUE, Look
-from .sums import InputSums
 from .registry import REPAIRS
+from .sums import InputSums
 
 STRENGTH = 0.3  # of the mean diagonal
 

@@ -39,7 +39,15 @@ from ..recovery.recipe import Recipe
 RECIPE_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "warmup_steps", "cutoff")
 
 
-SAMPLES = ("samples", "sparse_samples", "rows", "moreau_rows", "averaged_rows", "long_rows", "sample_counts")  # of the calibration text
+SAMPLES = (
+    "samples",
+    "sparse_samples",
+    "rows",
+    "moreau_rows",
+    "averaged_rows",
+    "long_rows",
+    "sample_counts",
+)  # of the calibration text
 TOKENS = (
     "length",
     "lengths",

@@ -82,7 +82,10 @@ def test_a_pruned_model_stays_a_pruned_one(home, capsys):
         (PRUNE + " --scope global", "--scope and --multiple are about units in layers"),
         (PRUNE + " --multiple 8", "--scope and --multiple are about units in layers"),
         (PRUNE + " --keep-last -1", "--keep-last must be a whole number of at least 0, not -1"),
-        (PRUNE.replace("b.saf", "units.saf") + " --keep-first 1", "--keep-first and --keep-last are about whole blocks"),
+        (
+            PRUNE.replace("b.saf", "units.saf") + " --keep-first 1",
+            "--keep-first and --keep-last are about whole blocks",
+        ),
         (PRUNE.replace("./model", "./other"), "the plan does not fit this model: it is of {'blocks': 8}, here are 2"),
     ],
 )

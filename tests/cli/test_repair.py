@@ -78,7 +78,9 @@ def test_without_a_repair_nothing_is_fitted(home):
     assert run(PRUNE) == 0
     assert "repair" not in meta()
     expected = surgery.remove_units(tiny_model(num_hidden_layers=4), Plan.from_json(meta()["plan"])).state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in mpstudy.load_pruned("repaired").state_dict().items())
+    assert all(
+        torch.equal(value, expected[name]) for name, value in mpstudy.load_pruned("repaired").state_dict().items()
+    )
 
 
 def test_a_bias_is_exported(home):

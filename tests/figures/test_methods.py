@@ -40,7 +40,9 @@ def test_the_frontier_by_hand():
 
 
 def test_pareto_draws_each_pipeline_and_joins_the_frontier():
-    frame = pd.DataFrame({"pipeline": PIPELINES, "speedup": [1.1, 1.1, 1.3, 1.2], "estimate": [60.0, 80.0, 90.0, 300.0]})
+    frame = pd.DataFrame(
+        {"pipeline": PIPELINES, "speedup": [1.1, 1.1, 1.3, 1.2], "estimate": [60.0, 80.0, 90.0, 300.0]}
+    )
     frame = frame.assign(low=frame["estimate"] / 1.1, high=frame["estimate"] * 1.1)
     (axis,) = (figure := methods.pareto(frame, NOTE)).axes
     shown = points(axis)

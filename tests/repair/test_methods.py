@@ -118,9 +118,7 @@ def test_an_infinite_strength_leaves_the_weights(name):
 def test_admm_converges_to_least_squares(strength):
     weight, _, sums = problem()
     exact, _ = repaired("least-squares", weight, sums, strength=strength)
-    errors = [
-        float((admm.solve(weight, sums, KEPT, strength, n) - exact[:, KEPT]).norm()) for n in (1, 10, 100, 5000)
-    ]
+    errors = [float((admm.solve(weight, sums, KEPT, strength, n) - exact[:, KEPT]).norm()) for n in (1, 10, 100, 5000)]
     assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-8 * errors[0]
 
 

@@ -20,7 +20,9 @@ from mpstudy.structure.plan import make_plan
 from mpstudy.structure.units import prunable_units
 
 CALIBRATION = tokens(6, 20, seed=5)  # 120 tokens in 32 dimensions
-OWN = {"qwen2": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3, "use_sliding_window": True}}
+OWN = {
+    "qwen2": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3, "use_sliding_window": True}
+}
 OWN |= {"mistral": {"sliding_window": 3}, "granite": {"mlp_bias": True, "attention_bias": True}}
 
 
@@ -216,7 +218,15 @@ def test_units_are_removed_before_and_after(tmp_path):
 
 @pytest.mark.parametrize(
     ("hidden", "cut", "size"),
-    [(4096, 0.25, 3072), (4096, 0.2, 3280), (576, 0.0, 576), (30, 0.0, 30), (576, 0.1, 520), (30, 0.01, 30), (30, 0.9, 8)],
+    [
+        (4096, 0.25, 3072),
+        (4096, 0.2, 3280),
+        (576, 0.0, 576),
+        (30, 0.0, 30),
+        (576, 0.1, 520),
+        (30, 0.01, 30),
+        (30, 0.9, 8),
+    ],
 )
 def test_the_size_that_is_left_is_a_multiple_of_eight(hidden, cut, size):
     assert kept_size(hidden, cut) == size

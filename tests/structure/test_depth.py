@@ -19,7 +19,7 @@ from mpstudy.structure.units import prunable_units
 SLIDING, FULL = "sliding_attention", "full_attention"
 TYPES = [SLIDING, FULL, SLIDING, SLIDING, FULL]
 TYPED = {"layer_types": TYPES, "sliding_window": 3}
-OWN = {kind: TYPED for kind in ("gemma2", "gemma3_text")}
+OWN = dict.fromkeys(("gemma2", "gemma3_text"), TYPED)
 OWN |= {kind: TYPED | {"use_sliding_window": True} for kind in ("qwen2", "qwen3")}
 OWN |= {"mistral": {"sliding_window": 3}, "phi3": {"sliding_window": 3}}
 
