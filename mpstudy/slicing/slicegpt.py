@@ -141,8 +141,8 @@ def _inputs(model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> tuple[li
 def _turned(
     model: nn.Module, units: UnitSet, gain: torch.Tensor, before: torch.Tensor, after: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """The weights of the attention or the MLP of a layer, float64 by name: of the linear layers that read the norm, with
-    its ``gain``, in the basis ``before`` it, and of the one that writes to the states, with its bias, in the basis
+    """The weights of the attention or the MLP of a layer, float64 by name: of the linear layers that read the norm,
+    with its ``gain``, in the basis ``before`` it, and of the one that writes to the states, with its bias, in the basis
     ``after``.
     """
     turned = {}

@@ -23,8 +23,8 @@ FIRST, LAST = 4, 2  # that stay by default, as in Shortened LLaMA (arXiv 2402.02
 def plan_blocks(scores: Scores, ratio: float, *, first: int = FIRST, last: int = LAST) -> Plan:
     """Remove the lowest-scoring blocks, as many as are nearest to ``ratio`` of all.
 
-    ``scores``: one value a block under :data:`BLOCKS`. The ``first`` and the ``last`` blocks stay whatever their scores.
-    Ties go to the lower index.
+    ``scores``: one value a block under :data:`BLOCKS`. The ``first`` and the ``last`` blocks stay whatever their
+    scores. Ties go to the lower index.
 
     Raises
     ------
