@@ -35,9 +35,9 @@ def wanda_sp(
     """Scores for the plan that removes ``ratio`` from every layer; another plan needs scores of its own.
 
     ``of`` says of what: of the ``units`` of each kind, as in the release, which :func:`..structure.plan.make_plan`
-    removes, or of the ``parameters``, which :func:`..structure.shares.plan_share` does, both in local scope. ``seed`` is
-    not used. Raises :class:`StudyError` for a ratio that leaves a layer without units, hidden dimensions, and inputs that
-    are not finite.
+    removes, or of the ``parameters``, which :func:`..structure.shares.plan_share` does, both in local scope. ``seed``
+    is not used. Raises :class:`StudyError` for a ratio that leaves a layer without units, hidden dimensions, and inputs
+    that are not finite.
     """
     check_ratio(ratio)
     check_choice("of of pruner 'wanda-sp'", of, ("units", "parameters"))
