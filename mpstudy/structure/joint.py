@@ -31,17 +31,16 @@ def plan_joint(scores: Scores, units: Units, sizes: Mapping[str, int], ratio: fl
         ranked[torch.argsort(ranked, stable=True)[-1]] = torch.inf  # the best stays
         values.append(ranked)
         costs.append(torch.full((unit_set.count,), sizes[unit_set.key]))
-    number = _number(torch.cat(values), torch.cat(costs), ratio)
+    order = torch.argsort(torch.cat(values), stable=True)[: -len(units.sets)]  # those at infinity are not in it
     gone = torch.zeros(sum(units.counts.values()), dtype=torch.bool)
-    gone[torch.argsort(torch.cat(values), stable=True)[:number]] = True
+    gone[order[: _number(torch.cat(costs), order, ratio)]] = True
     parts = zip(units, gone.split(list(units.counts.values())))
     meta = {"ratio": ratio, "scope": "joint", "pruner": scores.meta.get("pruner", "unknown")}
     return Plan({each.key: part.nonzero().squeeze(1) for each, part in parts}, dict(units.counts), meta)
 
 
-def _number(values: torch.Tensor, costs: torch.Tensor, ratio: float) -> int:
-    """How many of the lowest ``values`` cost nearest to ``ratio`` of all ``costs``; those at infinity stay."""
-    order = torch.argsort(values, stable=True)[: int(torch.isfinite(values).sum())]
+def _number(costs: torch.Tensor, order: torch.Tensor, ratio: float) -> int:
+    """How many units, taken in ``order``, cost nearest to ``ratio`` of all ``costs``; the fewer if two are as near."""
     removed = torch.cat([costs.new_zeros(1), costs[order].cumsum(0)]).double()
     wanted, whole = ratio * float(costs.sum()), float(costs.sum())
     number = int((removed - wanted).abs().argmin())
