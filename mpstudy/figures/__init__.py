@@ -4,7 +4,7 @@ A function of a chapter takes a tidy frame and returns a matplotlib figure; `row
 and saves tables, and a :class:`Chapter` reads a finished run and keeps both with captions.
 """
 
-from . import baselines, claims, cost, data, envelope, instability, look, pruning, recovery, rows, tables
+from . import baselines, claims, cost, data, envelope, instability, look, methods, pruning, recovery, rows, tables
 from .chapter import Chapter
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "envelope",
     "instability",
     "look",
+    "methods",
     "pruning",
     "recovery",
     "rows",

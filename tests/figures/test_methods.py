@@ -24,7 +24,7 @@ def test_against_taylor_has_a_line_a_pipeline_and_a_mark_a_text():
     for corpus, shown in zip(CORPORA, points(axis, across=True).values()):
         part = frame[frame["corpus"] == corpus]
         assert shown.mean == pytest.approx(part["estimate"]) and shown.high == pytest.approx(part["high"])
-        assert np.round(shown.places).tolist() == [0, 1, 2, 3]
+        assert np.round(shown.places.astype(float)).tolist() == [0, 1, 2, 3]
     assert axis.get_xscale() == "linear"
 
 
