@@ -78,7 +78,9 @@ def test_without_a_repair_nothing_is_fitted(home):
     assert run(PRUNE) == 0
     assert "repair" not in meta()
     expected = surgery.remove_units(tiny_model(num_hidden_layers=4), Plan.from_json(meta()["plan"])).state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in mpstudy.load_pruned("repaired").state_dict().items())
+    assert all(
+        torch.equal(value, expected[name]) for name, value in mpstudy.load_pruned("repaired").state_dict().items()
+    )
 
 
 def test_a_bias_is_exported(home):
@@ -108,7 +110,7 @@ def test_numbers_that_are_not_finite_save_nothing(home, capsys):
     [
         ("--repair obs", "unknown repair 'obs'; known: admm, bias, least-squares, none"),
         ("--repair bias --strength 0.1", "repair 'bias' has no strength; these have one: least-squares, admm"),
-        ("--repair bias --calibration brown", "unknown corpus 'brown'; known: "),
+        ("--repair bias --calibration brown", "unknown text corpus 'brown'; known: "),
     ],
 )
 def test_mistakes_are_one_line_before_the_model_is_loaded(home, capsys, monkeypatch, options, message):
