@@ -8,8 +8,8 @@ import torch
 @dataclass
 class Moments:
     """Of inputs x (tokens, columns): ``gram``, the sum of ``x^T x``, float64 (columns, columns), and ``total``, the sum
-    of x, float64 (columns,). A batch is multiplied in float32, or in float64 if it is that, and added up in float64, since
-    batches are many and the matrix is inverted.
+    of x, float64 (columns,). A batch is multiplied in float32, or in float64 if it is that; batches are added up in
+    float64, since they are many and the matrix is inverted.
     """
 
     gram: torch.Tensor
