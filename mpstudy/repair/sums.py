@@ -8,7 +8,8 @@ import torch
 @dataclass
 class InputSums:
     """Of inputs x (tokens, columns): ``gram``, the sum of ``x^T x``, float64 (columns, columns), and ``total``, the sum
-    of x, float64 (columns,). Float64, since thousands of tokens are added up and the matrix is inverted.
+    of x, float64 (columns,). A batch is multiplied in float32, or in float64 if it is that; batches are added up in
+    float64, since they are many and the matrix is inverted.
     """
 
     gram: torch.Tensor
@@ -24,9 +25,9 @@ class InputSums:
 
     def add(self, x: torch.Tensor) -> None:
         """Add inputs (tokens, columns)."""
-        x = x.double()
-        self.gram.addmm_(x.t(), x)
-        self.total += x.sum(0)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        self.gram += x.t() @ x
+        self.total += x.sum(0, dtype=torch.float64)
         self.tokens += len(x)
 
     @property

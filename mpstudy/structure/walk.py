@@ -1,6 +1,7 @@
 """Calibration text on its way through a model, layer after layer, so that each layer may change before the next."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -48,11 +49,24 @@ class Walk:
         """Bring the hidden states through ``layer``."""
         self._hidden = list(self.outputs(layer))
 
+    @torch.no_grad()
     def inputs(self, layer: int, linear: nn.Module, take: Callable[[torch.Tensor], None]) -> None:
-        """Give ``take`` the inputs of ``linear``, a part of ``layer``: (tokens, columns) of each batch."""
-        hook = linear.register_forward_pre_hook(lambda module, arguments: take(arguments[0].flatten(0, -2)))
+        """Give ``take`` the inputs of ``linear``, a part of ``layer``: (tokens, columns) of each batch. The layer runs
+        no further than that.
+        """
+
+        def note(module: nn.Module, arguments: tuple) -> None:
+            take(arguments[0].flatten(0, -2))
+            raise _Reached
+
+        hook = linear.register_forward_pre_hook(note)
         try:
-            for _ in self.outputs(layer):
-                pass
+            for hidden, options in zip(self._hidden, self._options):
+                with suppress(_Reached):
+                    self._layers[layer](hidden, **options[layer])
         finally:
             hook.remove()
+
+
+class _Reached(Exception):
+    """The layer that was waited for has its inputs."""

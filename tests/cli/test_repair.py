@@ -110,7 +110,7 @@ def test_numbers_that_are_not_finite_save_nothing(home, capsys):
     [
         ("--repair obs", "unknown repair 'obs'; known: admm, bias, least-squares, none"),
         ("--repair bias --strength 0.1", "repair 'bias' has no strength; these have one: least-squares, admm"),
-        ("--repair bias --calibration brown", "unknown corpus 'brown'; known: "),
+        ("--repair bias --calibration brown", "unknown text corpus 'brown'; known: "),
     ],
 )
 def test_mistakes_are_one_line_before_the_model_is_loaded(home, capsys, monkeypatch, options, message):

@@ -177,7 +177,7 @@ def test_an_infinite_strength_is_plain_removal(method):
 def test_batches_are_only_how_much_runs_at_once(method):
     removed = REMOVED | {"layers.1.attention": [1]}
     (_, one, _), (_, other, _) = (repaired("llama", method, removed, batches) for batches in (BATCHES, [tokens(8, 24)]))
-    torch.testing.assert_close(logits(one), logits(other), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits(one), logits(other), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"use_parallel_residual": True}, {"use_parallel_residual": False}], ids=str)

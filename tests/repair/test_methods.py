@@ -39,6 +39,8 @@ def test_sums_are_over_all_batches():
     torch.testing.assert_close(sums.gram, x.t() @ x)
     torch.testing.assert_close(sums.mean, x.mean(0))
     assert sums.gram.dtype == torch.float64 and sums.tokens == 200
+    halves = moments_of(x.bfloat16())
+    torch.testing.assert_close(halves.gram, x.bfloat16().double().t() @ x.bfloat16().double(), rtol=1e-5, atol=1e-3)
 
 
 def test_the_error_is_that_of_the_outputs():
