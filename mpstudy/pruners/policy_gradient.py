@@ -67,8 +67,7 @@ class Policy:
 POLICY = Policy()
 
 
-@PRUNERS.register("policy-gradient", look=Look("policy-gradient", PURPLE, "1"), settings=POLICY)
-@torch.no_grad()
+@PRUNERS.register("policy-gradient", look=Look("policy-gradient", PURPLE, "3"), settings=POLICY)
 def policy_gradient(
     model: nn.Module,
     batches: Sequence[torch.Tensor],
@@ -187,6 +186,7 @@ def project(s: torch.Tensor, total: float) -> torch.Tensor:
     return (s - high).clamp(0, 1)
 
 
+@torch.no_grad()
 def activation_scores(model: nn.Module, batches: Sequence[torch.Tensor], units: Units) -> tuple[Scores, float]:
     """Mean ``|W_ij|`` over the rows of o or down times the root mean square of its input j, summed over the channels of
     a unit, on the inputs of the dense model; and its mean loss. A loss that is not finite raises :class:`StudyError`.
