@@ -105,7 +105,7 @@ def evolution(
             return sum(forward_loss(model, batch, "a candidate") for batch in batches) / len(batches)
 
     known = asdict(wanted) | {"seed": seed}
-    key = identity(model, torch.cat(tuple(batches)), known | {"units": units.counts}) if state else {}
+    key = identity(model, known | {"units": units.counts}, tokens=batches) if state else {}
     search = Search(Offspring(sets, importance), removed, fitness, wanted, seed)
     mask = search.run(State(state, key), log)
     forwards = wanted.evaluations(wanted.generations)

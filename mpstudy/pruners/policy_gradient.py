@@ -18,7 +18,6 @@ from ..errors import StudyError, check_choice
 from ..gradients.forward import forward_loss
 from ..parameters import Count, Positive, checked
 from ..registry import Look
-from ..store.digests import tokens_digest
 from ..store.state import State, identity
 from ..structure.budget import check_budget, even_removal, of_kinds
 from ..structure.hooks import check_maskable, masked, reader, watched
@@ -108,9 +107,9 @@ def policy_gradient(
             return forward_loss(model, rows[chosen], f"step {step}")
 
     known = asdict(policy) | {"seed": seed}
-    decisive = known | {"units": units.counts, "start": tokens_digest(values.values())}
+    key = identity(model, known | {"units": units.counts}, tokens=rows, start=values.values()) if state else {}
     learner = Learner(_by_kind(values, pools), keep, policy, seed)
-    learner.run(masked_loss, State(state, identity(model, rows, decisive) if state else {}), log)
+    learner.run(masked_loss, State(state, key), log)
     values |= _by_set(learner.s, pools)
     meta = {"pruner": "policy-gradient", "loss": loss, "gradients": 0, "forwards": policy.steps * policy.masks}
     return Scores({key: _best_stays(value).float() for key, value in values.items()}, meta | learner.report() | known)
