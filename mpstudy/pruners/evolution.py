@@ -70,8 +70,7 @@ class Evolution:
 EVOLUTION = Evolution()
 
 
-@PRUNERS.register("evolution", look=Look("evolution", BLACK, "2"), settings=EVOLUTION)
-@torch.no_grad()
+@PRUNERS.register("evolution", look=Look("evolution", BLACK, "4"), settings=EVOLUTION)
 def evolution(
     model: nn.Module,
     batches: Sequence[torch.Tensor],
@@ -106,7 +105,7 @@ def evolution(
             return sum(forward_loss(model, batch, "a candidate") for batch in batches) / len(batches)
 
     known = asdict(wanted) | {"seed": seed}
-    key = identity(model, torch.cat(tuple(batches)), known | {"units": units.counts}) if state else {}
+    key = identity(model, known | {"units": units.counts}, tokens=batches) if state else {}
     search = Search(Offspring(sets, importance), removed, fitness, wanted, seed)
     mask = search.run(State(state, key), log)
     forwards = wanted.evaluations(wanted.generations)
@@ -195,6 +194,7 @@ def _loss(candidate: tuple[float, Mask]) -> float:
     return candidate[0]
 
 
+@torch.no_grad()
 def importances(model: nn.Module, batches: Sequence[torch.Tensor], units: Units) -> Scores:
     """``W_ij^2 / [(2 X X^T)^-1]_jj``, summed over the coupled slices of a unit (arXiv 2409.17372): rows of q, k,
     v, gate and up, columns of o and down. The Gram matrix of the inputs gets a hundredth of its mean diagonal, as it is
@@ -202,7 +202,7 @@ def importances(model: nn.Module, batches: Sequence[torch.Tensor], units: Units)
 
     One pass of the sample for each layer; the Gram matrices of one layer are held at a time.
     """
-    weights, found = units.parameters(model), {}
+    weights, found = units.parameters(model), dict[str, torch.Tensor]()
     for layer in dict.fromkeys(unit_set.layer for unit_set in units):
         of_layer = Units(tuple(unit_set for unit_set in units if unit_set.layer == layer))
         inverse = _inverse_diagonals(model, batches, of_layer)
@@ -228,10 +228,10 @@ def _inverse_diagonals(model: nn.Module, batches: Sequence[torch.Tensor], units:
     found = {}
     for name, gram in grams.items():
         gram.diagonal().add_(DAMPING * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny))
-        try:
-            found[name] = torch.cholesky_inverse(torch.linalg.cholesky(gram)).diagonal()
-        except torch.linalg.LinAlgError as error:
-            raise StudyError(f"the Gram matrix of the inputs of {name} cannot be factorised") from error
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if failed:
+            raise StudyError(f"the Gram matrix of the inputs of {name.removesuffix('.weight')} cannot be factorised")
+        found[name] = torch.cholesky_inverse(factor).diagonal()
     return found
 
 

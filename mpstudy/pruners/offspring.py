@@ -40,17 +40,18 @@ class Offspring:
         return mask
 
     def mutated(self, parent: Mask, draw: torch.Generator) -> Mask:
-        """Of each kind some units move to another layer, and some sets are redrawn, one at least. Each set holds 0.8 of
-        the units that it has in ``parent``, or all but one of fewer than five.
+        """Some units of a kind move to another layer, or some sets are redrawn, or both. Each set holds 0.8 of the
+        units that it has in ``parent``, or all but one of fewer than five.
 
         How many units of a set are exchanged is drawn evenly. A redraw at random until the overlap is large enough, as
         in the paper, would not end for long index sets, and would exchange the most that is allowed.
         """
         child = parent
         for kind in self._kinds:
-            child = self._moved(child, kind, draw)
+            child = self._moved(child, kind, draw) if _below(2, draw) else child
         chosen = torch.rand(len(self.sets), generator=draw) < REDRAWN
-        chosen[_below(len(self.sets), draw)] = True
+        if child is parent and not chosen.any():
+            chosen[_below(len(self.sets), draw)] = True
         for each in (each for each, redrawn in zip(self.sets, chosen.tolist()) if redrawn):
             gone = int((parent[each.key] & ~child[each.key]).sum())
             kept = child[each.key]
@@ -93,7 +94,9 @@ class Offspring:
         giver, taker = (keys[index] for index in torch.randperm(len(keys), generator=draw)[:2].tolist())
         room = int(mask[giver].sum()) - 1, int((~mask[taker]).sum())
         most = min(*room, _may_change(mask[giver]), _may_change(mask[taker]))
-        number = 1 + _below(most, draw) if most > 0 else 0
+        if most < 1:
+            return mask
+        number = 1 + _below(most, draw)
         return mask | {
             giver: _resized(mask[giver], -number, self.importance[giver]),
             taker: _resized(mask[taker], number, self.importance[taker]),

@@ -18,7 +18,6 @@ from ..errors import StudyError, check_choice
 from ..gradients.forward import forward_loss
 from ..parameters import Count, Positive, checked
 from ..registry import Look
-from ..store.digests import tokens_digest
 from ..store.state import State, identity
 from ..structure.budget import check_budget, even_removal, of_kinds
 from ..structure.hooks import check_maskable, masked
@@ -64,8 +63,7 @@ class Policy:
 POLICY = Policy()
 
 
-@PRUNERS.register("policy-gradient", look=Look("policy-gradient", PURPLE, "1"), settings=POLICY)
-@torch.no_grad()
+@PRUNERS.register("policy-gradient", look=Look("policy-gradient", PURPLE, "3"), settings=POLICY)
 def policy_gradient(
     model: nn.Module,
     batches: Sequence[torch.Tensor],
@@ -90,7 +88,8 @@ def policy_gradient(
     removed = of_kinds(units, even_removal(model, units, policy.ratio, policy.of))
     losses = [forward_loss(model, batch, f"step 0, batch {number}") for number, batch in enumerate(batches)]
     of_ratio = {"ratio": policy.ratio, "of": policy.of} if policy.start == "wanda-sp" else {}
-    start = PRUNERS[policy.start].function(model, batches, units, seed=seed, **of_ratio)
+    with torch.enable_grad():
+        start = PRUNERS[policy.start].function(model, batches, units, seed=seed, **of_ratio)
     values = {key: _probabilities(start.values[key], 1 - policy.ratio) for key in units.counts}
     several = [unit_set for unit_set in units if unit_set.count > 1]  # a single unit stays
     pools = {kind: [unit_set for unit_set in several if unit_set.kind == kind] for kind in removed}
@@ -103,9 +102,9 @@ def policy_gradient(
             return forward_loss(model, rows[chosen], f"step {step}")
 
     known = asdict(policy) | {"seed": seed}
-    decisive = known | {"units": units.counts, "start": tokens_digest(values.values())}
+    key = identity(model, known | {"units": units.counts}, tokens=rows, start=values.values()) if state else {}
     learner = Learner(_by_kind(values, pools), keep, policy, seed)
-    learner.run(masked_loss, State(state, identity(model, rows, decisive) if state else {}), log)
+    learner.run(masked_loss, State(state, key), log)
     values |= _by_set(learner.s, pools)
     meta = {
         "pruner": "policy-gradient",

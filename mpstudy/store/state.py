@@ -1,5 +1,6 @@
 """The state of a long computation in one file, so that a run that was stopped goes on."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,14 @@ import torch
 
 from ..errors import StudyError
 from . import tensorfile
-from .digests import tokens_digest, weights_digest
 from .files import replacing
 
 
-def identity(model: Any, tokens: torch.Tensor, settings: dict[str, Any]) -> dict[str, Any]:
-    """What decides the result of a computation on a model and calibration tokens, as a key of :class:`State`."""
-    return {"model": weights_digest(model), "tokens": tokens_digest(tokens)} | settings
+def identity(model: Any, settings: dict[str, Any], **tensors: torch.Tensor | Iterable[torch.Tensor]) -> dict[str, Any]:
+    """What decides the result of a computation on a model and ``tensors``, as a key of :class:`State`."""
+    from .digests import tokens_digest, weights_digest  # here: few who load this module keep a state
+
+    return {"model": weights_digest(model)} | {name: tokens_digest(each) for name, each in tensors.items()} | settings
 
 
 class State:

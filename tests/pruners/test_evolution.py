@@ -18,6 +18,7 @@ from mpstudy.structure import surgery
 from mpstudy.structure.plan import make_plan
 from mpstudy.structure.shares import plan_share, unit_sizes
 from mpstudy.structure.units import UnitSet, prunable_units
+from mpstudy.structure.weights import seeded
 
 SMALL = FEW["evolution"]
 
@@ -71,54 +72,51 @@ def test_a_layer_that_reads_nothing_has_no_importance():
 # ---- the search
 
 
-SETS = [UnitSet(layer, kind, 6, ()) for layer in range(2) for kind in ("attention", "mlp")]
-WORTH = {each.key: torch.rand(6, generator=torch.Generator().manual_seed(n)) for n, each in enumerate(SETS)}
+SETS = [UnitSet(layer, kind, 12, ()) for layer in range(2) for kind in ("attention", "mlp")]
+CHEAP = {"layers.0.attention": 3, "layers.1.attention": 5, "layers.0.mlp": 6, "layers.1.mlp": 2}
+EVEN = {each.key: 4 for each in SETS}
+
+
+def draws(key: str) -> torch.Tensor:
+    return torch.rand(12, generator=seeded(key))
+
+
+def worths() -> dict:
+    """What a loss rises by without a unit: 0.5 to 1, for few units a tenth of that, not as many in each layer."""
+    found = {}
+    for key, number in CHEAP.items():
+        found[key] = 0.5 + draws(key) / 2
+        found[key][draws(f"cheap {key}").argsort()[:number]] /= 10
+    return found
+
+
+WORTH = worths()
+NOISY = {key: value + 0.5 * draws(f"noise {key}") for key, value in WORTH.items()}  # an importance of half the truth
 
 
 def damage(mask) -> float:
-    """A loss that rises by the worth of what is gone, and more if a layer has few channels left."""
-    gone = sum(float(WORTH[key][~kept].sum()) for key, kept in mask.items())
-    return gone + 3 * sum(float(mask[f"layers.{layer}.mlp"].sum() < 4) for layer in range(2))
+    return sum(float(WORTH[key][~kept].sum()) for key, kept in mask.items())
 
 
-def best() -> float:
-    """Of all masks that keep 8 heads and 8 channels of 12, at least one of each layer."""
-
-    def lowest(kind):
-        keys = [f"layers.{layer}.{kind}" for layer in range(2)]
-        values = []
-        for gone in itertools.combinations(range(12), 4):
-            parts = torch.ones(12, dtype=torch.bool).index_fill_(0, torch.tensor(gone), False).split(6)
-            if all(part.any() for part in parts):
-                full = {each.key: torch.ones(6, dtype=torch.bool) for each in SETS}
-                values.append(damage(full | dict(zip(keys, parts))))
-        return min(values)
-
-    return lowest("attention") + lowest("mlp")
-
-
-def search(seed=0, importance=None, fitness=damage, **settings):
-    wanted = Evolution(
-        **{"generations": 40, "population": 30, "mutations": 16, "crossovers": 8, "parents": 5} | settings
-    )
-    misleading = {key: -value for key, value in WORTH.items()}
-    removed = {each.key: 2 for each in SETS}
-    return Search(Offspring(SETS, importance or misleading), removed, fitness, wanted, seed)
+def search(seed=0, importance=NOISY, fitness=damage, **settings):
+    wanted = {"generations": 60, "population": 40, "mutations": 22, "crossovers": 10, "parents": 5} | settings
+    return Search(Offspring(SETS, importance), EVEN, fitness, Evolution(**wanted), seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_it_finds_the_best_of_all_masks(seed):
-    """Though the importance says the contrary of the truth."""
+def test_it_finds_the_best_mask(seed):
+    """Of 24 units of a kind 8 go: the cheap ones, however many of a layer."""
     found = search(seed)
     mask = found.run(State(None, {}))
-    assert damage(mask) == pytest.approx(best()) and found.lowest[-1] == pytest.approx(best())
-    assert found.lowest == sorted(found.lowest, reverse=True) and found.first > found.lowest[-1]
+    for key, kept in mask.items():
+        assert (~kept).nonzero().squeeze(1).tolist() == sorted(WORTH[key].argsort()[: CHEAP[key]].tolist())
+    assert found.lowest == sorted(found.lowest, reverse=True) and found.first > found.lowest[0] > found.lowest[-1]
 
 
 def test_with_the_true_importance_the_first_candidate_is_the_even_one():
     found = search(importance=WORTH, generations=1)
     found.run(State(None, {}))
-    assert found.first == damage(Offspring(SETS, WORTH).by_importance({each.key: 2 for each in SETS}))
+    assert found.first == pytest.approx(sum(float(value.sort().values[:4].sum()) for value in WORTH.values()))
 
 
 def test_parents_are_the_fittest_and_no_two_alike():
@@ -139,8 +137,10 @@ def test_parents_are_the_fittest_and_no_two_alike():
 def test_rows_count_the_candidates():
     rows = []
     search(generations=3).run(State(None, {}), rows.append)
-    assert [row["step"] for row in rows] == list(range(1, 81)) and {row["steps"] for row in rows} == {80}  # 30 + 2 x 25
-    assert [row["lowest"] for row in rows] == [min(r["loss"] for r in rows[: n + 1]) for n in range(80)]
+    assert [row["step"] for row in rows] == list(range(1, 111)) and {row["steps"] for row in rows} == {
+        110
+    }  # 40 + 2 x 35
+    assert [row["lowest"] for row in rows] == [min(r["loss"] for r in rows[: n + 1]) for n in range(110)]
 
 
 class Stopped(Exception):
@@ -148,7 +148,7 @@ class Stopped(Exception):
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
-    model, units, batches = tiny_llama(), None, [tiny_tokens(), tiny_tokens(seed=1)]
+    model, batches = tiny_llama(), [tiny_tokens(), tiny_tokens(seed=1)]
     units, state, steps = prunable_units(model, "0-1"), tmp_path / "run.state", []
     settings = SMALL | {"generations": 4}
     whole = evolution(model, batches, units, seed=3, **settings)

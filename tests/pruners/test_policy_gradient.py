@@ -119,15 +119,16 @@ def damage(worth: dict, together: float = 0.0):
     return loss
 
 
-def learned(steps=500, seed=0, lr=0.05, loss=None, **more):
-    worth = {"attention": torch.tensor([0.1, 0.1, 0.9, 0.5, 0.02, 0.3]), "mlp": torch.linspace(0, 1, 20)}
+def learned(seed=0, **more):
+    worth = {"attention": torch.tensor([0.1, 0.1, 0.9, 0.5, 0.02, 0.3])}
+    worth["mlp"] = torch.cat([torch.linspace(0, 0.3, 10), torch.linspace(0.7, 1, 10)])
     learner = Learner(
         {"attention": torch.full((6,), 0.5), "mlp": torch.linspace(0.6, 0.4, 20)},  # the best begin lowest
         {"attention": 3, "mlp": 10},
-        Policy(steps=steps, lr=lr),
+        Policy(steps=300, lr=0.05, masks=8),
         seed,
     )
-    learner.run(loss or damage(worth, **more), State(None, {}))
+    learner.run(damage(worth, **more), State(None, {}))
     return learner
 
 

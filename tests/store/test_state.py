@@ -41,9 +41,10 @@ def test_without_a_path_nothing_is_kept():
     assert state.load() is None
 
 
-def test_the_identity_holds_model_tokens_and_settings():
-    model, other = tiny_llama(), tiny_llama(seed=1)
-    base = identity(model, tiny_tokens(), {"lr": 1})
-    assert base == identity(tiny_llama(), tiny_tokens(), {"lr": 1}) and base["lr"] == 1
-    assert identity(other, tiny_tokens(), {"lr": 1})["model"] != base["model"]
-    assert identity(model, tiny_tokens(seed=1), {"lr": 1})["tokens"] != base["tokens"]
+def test_the_identity_holds_model_tensors_and_settings():
+    def of(seed=0, tokens=0, **settings):
+        return identity(tiny_llama(seed=seed), settings, tokens=[tiny_tokens(seed=tokens)])
+
+    assert of(lr=1) == of(lr=1) and list(of(lr=1)) == ["model", "tokens", "lr"]
+    assert of(seed=1)["model"] != of()["model"] and of(seed=1)["tokens"] == of()["tokens"]
+    assert of(tokens=1)["tokens"] != of()["tokens"]
