@@ -136,25 +136,6 @@ class Comparison(Study):
 
         return cached_json(step, compute)
 
-    def repaired(self, plan: Plan, sample: int, method: str, strength: float) -> dict:
-        """The ``perplexity`` by corpus of the model that a plan and a repair of some ``strength`` on the calibration
-        sample leave. The model itself is thrown away.
-        """
-        batches = self.batches(sample)
-        step = self._step(
-            "repaired",
-            (repair, perplexity.perplexity),
-            tokens=[*batches, *self.texts.values()],
-            settings={"plan": plan.to_json(), "repair": method, "strength": strength},
-        )
-
-        def compute() -> dict:
-            model = copy.deepcopy(self.model)
-            repair(model, plan, batches, method=method, strength=strength)
-            return {"perplexity": {name: perplexity.perplexity(model, text) for name, text in self.texts.items()}}
-
-        return cached_json(step, compute)
-
     def _block_scores(self, method: str, sample: int) -> Scores:
         batches = self.batches(sample)
         step = self._step("scores", (blocks.score,), tokens=batches, settings={"pruner": method})
