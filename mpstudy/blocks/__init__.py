@@ -8,7 +8,7 @@ file here. :func:`mpstudy.structure.depth.plan_blocks` then chooses blocks by th
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from ..errors import StudyError
 from ..structure.scores import Scores
@@ -22,7 +22,7 @@ from . import influence  # noqa: F401
 # isort: on
 
 
-def score(name: str, model: nn.Module, batches: Sequence[torch.Tensor]) -> Scores:
+def score(name: str, model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> Scores:
     """Scores of all blocks of ``model`` by the pruner ``name``; ``batches``: int64 (samples, tokens) each."""
     return BLOCK_PRUNERS[name].function(model, batches)
 

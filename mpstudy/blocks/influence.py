@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from ..registry import ORANGE, Look
 from ..structure.depth import BLOCKS
@@ -16,7 +17,7 @@ from .registry import BLOCK_PRUNERS
 
 @BLOCK_PRUNERS.register("block-influence", look=Look("block-influence", ORANGE, "D"))
 @torch.no_grad()
-def block_influence(model: nn.Module, batches: Sequence[torch.Tensor]) -> Scores:
+def block_influence(model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> Scores:
     """``1 - cos(x, y)`` of a block's input x and output y, the hidden states of a token, in the mean over all tokens:
     one forward pass in all. A block that hardly turns what it is given goes first.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from ..evaluation.perplexity import perplexity
 from ..registry import GREEN, Look
@@ -14,7 +14,7 @@ from .registry import BLOCK_PRUNERS
 
 
 @BLOCK_PRUNERS.register("block-ppl", look=Look("block-ppl", GREEN, "v"))
-def block_ppl(model: nn.Module, batches: Sequence[torch.Tensor]) -> Scores:
+def block_ppl(model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> Scores:
     """The perplexity of the calibration samples without the block, the others as they are: as many forward passes as
     there are blocks, and no gradient. The dense model's is in ``meta``.
     """

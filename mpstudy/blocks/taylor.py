@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from ..gradients.loss import mean_gradients, only_trainable
 from ..registry import BLUE, Look
@@ -14,14 +14,14 @@ from .registry import BLOCK_PRUNERS
 
 
 @BLOCK_PRUNERS.register("block-taylor", look=Look("block-taylor", BLUE, "s"))
-def block_taylor(model: nn.Module, batches: Sequence[torch.Tensor]) -> Scores:
+def block_taylor(model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> Scores:
     """The sum of ``|w * g|`` over every weight of a block, norms and biases among them.
 
     g is the gradient of the mean loss over all batches, so that what has other signs in two of them cancels before the
     absolute value. Takes a gradient of every block at once, as much memory as their weights.
     """
     place = family(model.config).layers
-    of_blocks = [
+    of_blocks: list[dict[str, torch.Tensor]] = [
         {f"{place}.{number}.{name}": weight for name, weight in block.named_parameters()}
         for number, block in enumerate(layers(model))
     ]

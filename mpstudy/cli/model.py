@@ -45,8 +45,7 @@ examples:
   python -m mpstudy score smollm2-135m-instruct --pruner taylor --layers 4-25 --out taylor.safetensors
   python -m mpstudy score ./my-llama --pruner moreau --set rho=0.2 --tokens batch.npy --layers 1-4 --out m.safetensors
   python -m mpstudy score ./my-llama --pruner taylor-vector --set reduction=max --layers hidden --out v.safetensors
-  python -m mpstudy score ./my-llama --pruner evolution --set ratio=0.3 --set generations=10 --samples 5 --length 512 \
-    --layers 4-29 --out e.safetensors
+  python -m mpstudy score ./my-llama --pruner evolution --set ratio=0.3 --layers 4-29 --out e.safetensors
   python -m mpstudy score ./my-llama --pruner block-ppl --layers blocks --samples 10 --length 128 --out b.safetensors
 """
 _EVALUATE = """

@@ -40,8 +40,7 @@ left is a standard checkpoint, AutoModelForCausalLM.from_pretrained(OUT).
 
 examples:
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --out pruned/
-  python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --repair least-squares \\
-    --calibration c4-demo --samples 64 --length 128 --out repaired/
+  python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --repair admm --out repaired/
   python -m mpstudy prune smollm2-135m-instruct --scores taylor.safetensors --ratio 0.2 --multiple 64 --out pruned/
   python -m mpstudy prune smollm2-135m-instruct --scores flap.safetensors --ratio 0.2 --scope joint --out pruned/
   python -m mpstudy prune smollm2-135m-instruct --scores blocks.safetensors --ratio 0.2 --out shallow/

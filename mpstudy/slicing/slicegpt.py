@@ -8,6 +8,7 @@ the dense coordinates: the states are projected on each basis before they go on.
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ def slice_model(
     surgery.resize(twin, surgery.unit_counts(model))
     signal = _Signal(model, batches, config.hidden_size)
     scale = _scale(model) / _scale(twin)
-    weights = {EMBEDDING: model.get_input_embeddings().weight.double() * scale @ signal.basis}
+    weights = {EMBEDDING: _double(model.get_input_embeddings()) * scale @ signal.basis}
     for number, block in enumerate(layers(model)):
         begin = time.perf_counter()
         for units, norm, shortcut in zip(unit_sets(model, number), NORMS, SHORTCUTS):
@@ -67,7 +68,7 @@ def slice_model(
             turned[f"model.layers.{number}.{shortcut}"] = before.T @ after
             weights |= {name: weight.to(model.dtype) for name, weight in turned.items()}
         log({"layer": number, "kept": signal.kept, "seconds": time.perf_counter() - begin})
-    weights[HEAD] = model.get_output_embeddings().weight.double() * _gain(model, model.base_model.norm) @ signal.basis
+    weights[HEAD] = _double(model.get_output_embeddings()) * _gain(model, model.base_model.norm) @ signal.basis
     dense, names = model.state_dict(), twin.state_dict().keys()
     twin.load_state_dict({name: value for name, value in dense.items() if name in names} | weights, strict=True)
     twin.generation_config = model.generation_config
@@ -85,7 +86,7 @@ class _Signal:
         self.states, self.options = _inputs(model, batches)
         self._find_basis("layer 0")
 
-    def advance(self, block: nn.Module, number: int, kind: str) -> torch.Tensor:
+    def advance(self, block: Any, number: int, kind: str) -> torch.Tensor:
         """Cut the states to the basis, add to them what the attention or the MLP of a block makes of them, and return
         the basis of the norm that follows.
         """
@@ -102,24 +103,24 @@ class _Signal:
 
     def _find_basis(self, place: str) -> None:
         """Principal directions in float64, about the origin: the norm takes no mean."""
-        gram = sum(_gram(self.norm(states)) for states in self.states)
+        hidden = self.norm.dense
+        gram = torch.zeros(hidden, hidden, dtype=torch.float64, device=self.states[0].device)
+        for states in self.states:
+            signal = self.norm(states).flatten(0, -2).double()
+            gram.addmm_(signal.T, signal)
         if not torch.isfinite(gram).all():
             raise StudyError(f"the states at {place} are not finite: the model cannot be sliced on these samples")
-        damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        self.basis = torch.linalg.eigh(damped).eigenvectors.flip(1)[:, : self.size]
+        damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(hidden, dtype=gram.dtype, device=gram.device)
+        self.basis = torch.linalg.eigh(damped).eigenvectors.flip(1)[:, : self.size]  # the largest first
         self.kept = float((self.basis * (gram @ self.basis)).sum() / gram.trace())
-
-
-def _gram(signal: torch.Tensor) -> torch.Tensor:
-    rows = signal.flatten(0, -2).double()
-    return rows.T @ rows
 
 
 def _inputs(model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[list[dict]]]:
     """Batch by batch the states (samples, tokens, hidden) at the first layer, and what else each layer is called with:
     masks of sliding windows are not the same in every one.
     """
-    states, options = [], []
+    states: list[torch.Tensor] = []
+    options: list[list[dict]] = []
 
     def note(module: nn.Module, arguments: tuple, given: dict) -> None:
         if module is first:
@@ -139,11 +140,10 @@ def _inputs(model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> tuple[li
 
 
 def _turned(
-    model: nn.Module, units: UnitSet, gain: torch.Tensor, before: torch.Tensor, after: torch.Tensor
+    model: PreTrainedModel, units: UnitSet, gain: torch.Tensor, before: torch.Tensor, after: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """The weights of the attention or the MLP of a layer, float64 by name: of the linear layers that read the norm,
-    with its ``gain``, in the basis ``before`` it, and of the one that writes to the states, with its bias, in the basis
-    ``after``.
+    """The weights of the attention or the MLP of a layer, float64 by name: those that read the norm, with its ``gain``,
+    in the basis ``before``; that which writes to the states, with its bias, in the basis ``after``.
     """
     turned = {}
     for name, dim in {part.name: part.dim for part in units.slices if part.name.endswith(".weight")}.items():
@@ -154,8 +154,12 @@ def _turned(
     return turned
 
 
-def _gain(model: PreTrainedModel, norm: nn.Module) -> torch.Tensor:
-    return norm.weight.double() + OFFSETS[model.config.model_type]
+def _gain(model: PreTrainedModel, norm: Any) -> torch.Tensor:
+    return _double(norm) + OFFSETS[model.config.model_type]
+
+
+def _double(module: Any) -> torch.Tensor:
+    return module.weight.double()
 
 
 def _scale(model: PreTrainedModel) -> float:

@@ -5,6 +5,7 @@ Since every block of a model is equally large, a ratio of blocks is a share of t
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ FIRST, LAST = 4, 2  # that stay by default, as in Shortened LLaMA (arXiv 2402.02
 def plan_blocks(scores: Scores, ratio: float, *, first: int = FIRST, last: int = LAST) -> Plan:
     """Remove the lowest-scoring blocks, as many as are nearest to ``ratio`` of all.
 
-    ``scores``: one value a block under :data:`BLOCKS`. The ``first`` and the ``last`` blocks stay whatever their
+    ``scores``: one value a block under :data:`BLOCKS`. The ``first`` and the ``last`` blocks stay, whatever their
     scores. Ties go to the lower index.
 
     Raises
@@ -50,7 +51,7 @@ def plan_blocks(scores: Scores, ratio: float, *, first: int = FIRST, last: int =
     return Plan({BLOCKS: chosen}, {BLOCKS: blocks}, meta)
 
 
-def remove_blocks(model: nn.Module, plan: Plan) -> nn.Module:
+def remove_blocks(model: Any, plan: Plan) -> Any:
     """Take the planned blocks out of ``model`` in place; returns ``model``, which transformers saves and loads.
 
     The config names the blocks that are left and the kind of attention of each. Raises :class:`StudyError` if the plan
@@ -67,7 +68,7 @@ def remove_blocks(model: nn.Module, plan: Plan) -> nn.Module:
         for module in block.modules():
             if hasattr(module, "layer_idx"):  # its place in the cache of keys and values
                 module.layer_idx = number
-    changes = {"num_hidden_layers": len(kept)}
+    changes: dict[str, Any] = {"num_hidden_layers": len(kept)}
     if types := getattr(model.config, "layer_types", None):
         changes["layer_types"] = [types[number] for number in kept]
     model.config.update(changes)
@@ -88,7 +89,7 @@ def without_block(model: nn.Module, number: int) -> Iterator[None]:
         blocks[number] = block
 
 
-def _blocks(model: nn.Module) -> nn.ModuleList:
+def _blocks(model: Any) -> Any:
     if is_sliced(model):
         raise StudyError("blocks of a sliced model cannot be left out: each hands on states in directions of its own")
     return layers(model)

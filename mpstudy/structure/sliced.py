@@ -62,16 +62,18 @@ def with_shortcuts(model: Any) -> Any:
     if not is_sliced(model):
         return model
     dense, eps, size = getattr(model.config, SLICED_FROM), model.config.rms_norm_eps, model.config.hidden_size
-    for block in layers(model):
+    blocks: Any = layers(model)
+    for block in blocks:
         for norm, shortcut in zip(NORMS, SHORTCUTS):
             setattr(block, norm, SlicedNorm(dense, eps))
             block.register_parameter(shortcut, nn.Parameter(torch.empty(size, size, dtype=model.dtype)))
-        block.__class__ = _sliced_class(type(block))
+        kind: Any = type(block)
+        block.__class__ = _sliced_class(kind)
     model.base_model.norm = SlicedNorm(dense, eps)
     return model
 
 
 @cache
-def _sliced_class(kind: type) -> type:
+def _sliced_class(kind: Any) -> type:
     """A class of blocks that are of ``kind`` but for their forward pass."""
     return type(f"Sliced{kind.__name__}", (_SlicedBlock, kind), {})

@@ -57,8 +57,6 @@ MISTAKES = {
     PRUNE.replace("./model", "./absent") + "--ratio 0.2": "no model './absent': give a bundled name",
     SPARSIFY.replace("new", "model"): "model exists; choose another folder",
     SPARSIFY.replace("new", "book.txt/new"): "cannot write to the folder book.txt: ",
-    "slice ./model --cut 1 --out new": "--cut must be a number in [0, 1), not 1.0",
-    "slice ./model --cut 0.2 --out model": "model exists and is not a pruned checkpoint; choose another folder",
     SPARSIFY + "--length 999": "999 tokens has no room in the 256 positions",
     "export ./model --out model": "model exists; choose another folder",
     "export ./absent --out new": "no model './absent': give a bundled name",

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, LlamaConfig
 
 from mpstudy import __main__, pruners
-from mpstudy.cli import inputs, model, prune, recover, slicing
+from mpstudy.cli import inputs, model, prune, recover, sparsify
 from mpstudy.errors import StudyError
 from mpstudy.evaluation import cost, perplexity, zeroshot
 from mpstudy.inputs import corpora, hub, models
@@ -31,7 +31,7 @@ from mpstudy.store.paths import ROOT
 from mpstudy.structure import checkpoint, surgery, units
 from mpstudy.structure.scores import Scores
 
-COMMANDS = ("score", "prune", "slice", "sparsify", "export", "evaluate", "recover")
+COMMANDS = ("score", "prune", "sparsify", "export", "evaluate", "recover")
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 6
 
 
@@ -404,7 +404,7 @@ RECOVER = "recover model --rows 8 --validation 2 --epochs 1 --batch-size 4 --war
     ("command", "message"),
     [
         # score
-        (SCORE.replace("taylor", "wanda"), "unknown pruner 'wanda'; known: flap, l1, l2, moreau"),
+        (SCORE.replace("taylor", "wanda"), "unknown pruner 'wanda'; known: evolution, flap, l1, l2, moreau"),
         (SCORE.replace("mute", "/no/model"), "no model '/no/model': give a bundled name"),
         (SCORE.replace("mute", "owner/absent"), "model 'owner/absent' is not in the local cache"),
         (SCORE.replace("mute", "gpt2"), "no adapter for model family 'gpt2'; known: gemma"),
@@ -566,7 +566,7 @@ def manual(name: str, capsys) -> str:
 def test_the_manual_has_examples_that_are_understood(name, capsys, monkeypatch):
     examples = [line for line in manual(name, capsys).splitlines() if line.startswith("  python -m mpstudy")]
     taken = []
-    place = next(module for module in (prune, recover, model, slicing) if hasattr(module, f"_{name}"))
+    place = next(module for module in (prune, sparsify, recover, model) if hasattr(module, f"_{name}"))
     monkeypatch.setattr(place, f"_{name}", taken.append)
     for line in examples:
         assert shlex.split(line)[3] == name

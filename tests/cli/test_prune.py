@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import mpstudy
 from mpstudy import __main__
-from mpstudy.cli import prune, sparsify
+from mpstudy.cli import sparsify
 from mpstudy.inputs import models
 from mpstudy.sparse import importance
 from mpstudy.structure.shares import unit_sizes
@@ -80,7 +80,7 @@ def test_a_stopped_run_goes_on(home, monkeypatch, capsys):
 
 def test_the_time_left_is_estimated_without_what_an_earlier_run_pruned(monkeypatch, capsys):
     times = iter([0.0, 0.01, 0.02, 2.02, 6.02, 8.02])
-    monkeypatch.setattr(prune, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(sparsify, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     progress = sparsify._Progress(5)
     for name in "abcde":
         progress({"linear": name, "zeros": 0.5, "error": 0.1, "seconds": 1.5})

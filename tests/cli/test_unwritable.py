@@ -8,7 +8,7 @@ import pytest
 from safetensors import SafetensorError
 
 from mpstudy import __main__
-from mpstudy.cli import prune
+from mpstudy.cli import sparsify
 
 FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
 
@@ -27,7 +27,7 @@ def test_one_line_and_status_2(monkeypatch, capsys, error, line):
     def fail(options):
         raise error
 
-    monkeypatch.setattr(prune, "_export", fail)
+    monkeypatch.setattr(sparsify, "_export", fail)
     assert __main__.main(["export", "pruned", "--out", "out"]) == 2
     assert capsys.readouterr().err == f"error: {line}\n"
 

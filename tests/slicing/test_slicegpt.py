@@ -14,7 +14,7 @@ from mpstudy.errors import StudyError
 from mpstudy.evaluation import cost
 from mpstudy.slicing.config import OFFSETS, REASONS, check_sliceable
 from mpstudy.slicing.slicegpt import kept_size, slice_model
-from mpstudy.structure import checkpoint, depth, surgery
+from mpstudy.structure import depth, surgery
 from mpstudy.structure.families import FAMILIES, layers
 from mpstudy.structure.plan import make_plan
 from mpstudy.structure.units import prunable_units
@@ -158,24 +158,19 @@ def test_more_of_the_signal_is_kept_with_more_dimensions():
     assert kept[-1] == pytest.approx([1, 1], abs=1e-12)
 
 
-def test_it_is_saved_loaded_and_generates(model, tmp_path):
+def test_it_generates(model):
     kind = model.config.model_type
     sliced = slice_model(tiny_family(kind, **OWN.get(kind, {})), [CALIBRATION], 0.25)
-    checkpoint.save_pruned(sliced, tmp_path / "sliced")
-    again = checkpoint.load_pruned(tmp_path / "sliced")
-    assert torch.equal(logits(again, tokens()), logits(sliced, tokens()))
     options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
-    cached, whole = (again.generate(tokens(1, 6), use_cache=use, **options) for use in (True, False))
+    cached, whole = (sliced.generate(tokens(1, 6), use_cache=use, **options) for use in (True, False))
     assert cached.shape == (1, 11) and torch.equal(cached, whole)
 
 
-def test_tied_embeddings_are_apart_afterwards(tmp_path):
+def test_tied_embeddings_are_apart_afterwards():
     model = tiny_model(tie_word_embeddings=True)
     sliced = slice_model(model, [CALIBRATION], 0.0)
     assert sliced.get_input_embeddings().weight is not sliced.get_output_embeddings().weight
     torch.testing.assert_close(logits(sliced, tokens()), logits(model, tokens()), rtol=0, atol=2e-4)
-    checkpoint.save_pruned(sliced, tmp_path / "sliced")
-    assert torch.equal(logits(checkpoint.load_pruned(tmp_path / "sliced"), tokens()), logits(sliced, tokens()))
 
 
 def test_parameters_and_macs_count_the_shortcuts():
@@ -187,19 +182,18 @@ def test_parameters_and_macs_count_the_shortcuts():
     assert cost.macs(sliced, tokens=10) == 10 * 257 * 24 + 2 * (10 * layer + attention)
 
 
-def test_heads_that_do_not_divide_the_hidden_size(tmp_path):
+def test_heads_that_do_not_divide_the_hidden_size():
     sizes = {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 8}
     model = family_model("llama", **sizes)
     sliced = slice_model(model, [CALIBRATION], 0.2)
     assert sliced.config.hidden_size == 56 and sliced.config.model_type == "mistral"
-    torch.testing.assert_close(logits(sliced, tokens()), projected_logits(model, tokens(), 56), rtol=0, atol=1e-8)
-    checkpoint.save_pruned(sliced, tmp_path / "sliced")
-    assert torch.equal(logits(checkpoint.load_pruned(tmp_path / "sliced"), tokens()), logits(sliced, tokens()))
+    expected = projected_logits(model, tokens(3, 20), 56)
+    torch.testing.assert_close(logits(sliced, tokens(3, 20)), expected, rtol=0, atol=1e-8)
     with pytest.raises(StudyError, match="a config of llama cannot name a hidden size of 56 with 9 heads"):
         slice_model(tiny_family("llama", **sizes, attention_bias=True), [CALIBRATION], 0.2)
 
 
-def test_units_are_removed_before_and_after(tmp_path):
+def test_units_are_removed_before_and_after():
     model = tiny_model()
     units = prunable_units(model, "0-1")
     surgery.remove_units(model, make_plan(pruners.score("random", model, [], units), units, 0.5, "global"))
@@ -212,8 +206,6 @@ def test_units_are_removed_before_and_after(tmp_path):
     zeroed = logits(surgery.zero_units(copy.deepcopy(sliced), plan), tokens())
     surgery.remove_units(sliced, plan)
     torch.testing.assert_close(logits(sliced, tokens()), zeroed, rtol=0, atol=1e-5)
-    checkpoint.save_pruned(sliced, tmp_path / "both")
-    assert torch.equal(logits(checkpoint.load_pruned(tmp_path / "both"), tokens()), logits(sliced, tokens()))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def removing(*gone, of=5):
 
 
 def by_weights(model, kept):
-    """A model of the family with as many layers as ``kept``, made from a config of its own, with their weights."""
+    """A model of the family with as many layers as ``kept``, made from its own config, with the weights of those."""
     config = copy.deepcopy(model.config).to_dict() | {"num_hidden_layers": len(kept)}
     if config.get("layer_types"):
         config["layer_types"] = [config["layer_types"][number] for number in kept]
