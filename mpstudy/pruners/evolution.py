@@ -1,10 +1,10 @@
 """Search for Efficient LLMs (arXiv 2409.17372): the widths of the layers and their units, by evolution.
 
 Candidates are masks that keep as many units over all layers, each layer its own part of them. The fittest, by the
-perplexity of the masked model on the calibration sample, are the parents of the next generation. Which units a layer of
-a given width inherits is first decided by an importance. Depth is not searched, and the units are whole head groups and
-channels, heads and channels each of a fixed number, where the paper has dimensions inside heads. What follows there,
-the reformation of the weights that stay, is a repair of its own.
+perplexity of the masked model on the calibration sample, are the parents of the next generation. An importance says
+first which units a layer of a given width inherits. Other than in the paper, depth is not searched, units are whole
+head groups instead of dimensions inside heads, and heads and channels have each the number that plans of other scores
+remove. What follows in the paper, the reformation of the weights that stay, is a repair of its own.
 """
 
 import math
