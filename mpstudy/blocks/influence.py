@@ -12,6 +12,7 @@ from ..registry import ORANGE, Look
 from ..structure.depth import BLOCKS
 from ..structure.families import layers
 from ..structure.scores import Scores
+from ..structure.walk import run_layers
 from .registry import BLOCK_PRUNERS
 
 
@@ -31,7 +32,7 @@ def block_influence(model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> 
     hooks = [block.register_forward_hook(partial(note, number)) for number, block in enumerate(blocks)]
     try:
         for batch in batches:
-            model.base_model(input_ids=batch.to(model.device), use_cache=False)
+            run_layers(model, batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import StudyError
 from ..structure.hooks import reader, watched
 from ..structure.units import HIDDEN, Units, UnitSet
+from ..structure.walk import run_layers
 
 ROWS = 4096  # added at a time, so that few are held in float64
 
@@ -72,9 +73,8 @@ def input_moments(model: Any, batches: Sequence[torch.Tensor], units: Units) -> 
     """
 
     def run() -> None:
-        embedding = model.get_input_embeddings().weight
         for batch in batches:
-            model.base_model(input_ids=batch if embedding.is_meta else batch.to(embedding.device), use_cache=False)
+            run_layers(model, batch)
 
     return moments_while(run, model, units)
 

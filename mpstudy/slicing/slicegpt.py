@@ -20,6 +20,7 @@ from ..structure import surgery
 from ..structure.families import layers
 from ..structure.sliced import NORMS, SHORTCUTS, SlicedNorm, share_of, with_shortcuts
 from ..structure.units import UnitSet, unit_sets
+from ..structure.walk import run_layers
 from .config import OFFSETS, sliced_config
 
 DAMPING = 0.01  # of the mean diagonal
@@ -132,7 +133,7 @@ def _inputs(model: PreTrainedModel, batches: Sequence[torch.Tensor]) -> tuple[li
     hooks = [block.register_forward_pre_hook(note, with_kwargs=True) for block in layers(model)]
     try:
         for batch in batches:
-            model.base_model(input_ids=batch.to(model.device), use_cache=False)
+            run_layers(model, batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -11,6 +11,14 @@ from torch import nn
 from . import families
 
 
+def run_layers(model: Any, batch: torch.Tensor) -> None:
+    """A forward pass of the layers, without logits, over ``batch``, int64 (samples, tokens). Where Accelerate loads the
+    embedding for each use, it brings the tokens there too.
+    """
+    embedding = model.get_input_embeddings().weight
+    model.base_model(input_ids=batch if embedding.is_meta else batch.to(embedding.device), use_cache=False)
+
+
 class Walk:
     """The hidden states of ``batches`` (int64 (samples, tokens) each) before the first of ``layers``, and then wherever
     :meth:`advance` has brought them. Memory: one hidden state a token of calibration.
@@ -33,7 +41,7 @@ class Walk:
         ]
         try:
             for batch in batches:
-                model.base_model(input_ids=batch.to(model.device), use_cache=False)
+                run_layers(model, batch)
         finally:
             for hook in hooks:
                 hook.remove()
