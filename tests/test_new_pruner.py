@@ -153,6 +153,9 @@ DRAWN = {
     ),
     "pruning.over_compute": lambda draw: draw(methods(("nll", "gradients"), corpus=["wiki"], seed=SEEDS), NOTE),
     "pruning.by_layer": lambda draw: draw(methods(("jaccard_taylor", "chance"), layer=[1, 2], seed=SEEDS), NOTE),
+    "methods.pareto": lambda draw: draw(
+        frame(("estimate", "speedup")).rename(columns={"pruner": "pipeline"}).assign(low=0.05, high=1.0), NOTE
+    ),
     "recovery.over_rows": lambda draw: draw(
         frame("estimate", corpus=["wiki"], rows=[0, 128]).assign(low=0.0, high=1.0), NOTE
     ),
@@ -162,6 +165,7 @@ DRAWN = {
     "recovery.recovery_curves": lambda draw: draw(frame("validation_loss", step=[0, 1], seed=SEEDS), NOTE),
 }  # fmt: skip
 WITHOUT = {"baselines.look", "claims.forest", "instability.doses", "instability.sources"}  # of named pruners
+WITHOUT |= {f"methods.{name}" for name in ("against_taylor", "frontier", "look", "over_strength")}  # a look a text
 WITHOUT |= {f"envelope.{name}" for name in ("convergence", "over_steps", "over_radius", "periods", "variants")}
 
 
