@@ -16,10 +16,10 @@ from ..structure.units import Units
 from .registry import PRUNERS
 from .taylor import taylor
 
-TEAL = "#44aa99"
+VIOLET = "#7040d0"
 
 
-@PRUNERS.register("taylor-parts", look=Look("taylor-parts", TEAL, "h"), near_taylor=True)
+@PRUNERS.register("taylor-parts", look=Look("taylor-parts", VIOLET, "h"), near_taylor=True)
 def taylor_parts(
     model: nn.Module,
     batches: Sequence[torch.Tensor],
