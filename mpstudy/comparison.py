@@ -6,7 +6,6 @@ name alone.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -33,7 +32,7 @@ SCOPES = {"flap": "joint", "policy-gradient": "global", "evolution": "global"}  
 @dataclass(frozen=True)
 class Smaller:
     """A model that a pipeline made: ``seconds`` and the most bytes beside the dense model that scores, removal and
-    repair took (``peak``), and the ``rows`` of the repair.
+    repair took (``peak``), with the smaller model itself, and the ``rows`` of the repair.
     """
 
     model: Any
@@ -100,13 +99,17 @@ class Comparison(Study):
             cut = cut_to(self.model, cost.parameter_count(self.model) - round(share * self.prunable))
             done = timed(lambda: slice_model(self.model, batches, cut), device)
             return Smaller(done.value, done.seconds, done.peak, [])
-        plan, model = self.plan_of(method, share, sample), copy.deepcopy(self.model)
-        work: Callable = partial(remove_blocks, model, plan)
-        if method not in BLOCK_PRUNERS:
-            work = partial(repair, model, plan, batches, method=mended)
+        plan = self.plan_of(method, share, sample)
+
+        def work() -> tuple:
+            model = copy.deepcopy(self.model)
+            if method in BLOCK_PRUNERS:
+                return remove_blocks(model, plan), []
+            return model, repair(model, plan, batches, method=mended)
+
         done, scored = timed(work, device), self.scores_of(method, share, sample).meta
         peaks = [peak for peak in (done.peak, scored["peak_bytes"]) if peak is not None]
-        rows = done.value if isinstance(done.value, list) else []
+        model, rows = done.value
         return Smaller(model, done.seconds + scored["seconds"], max(peaks, default=None), rows)
 
     def measured_pipeline(self, pipeline: str, share: float, sample: int) -> dict:

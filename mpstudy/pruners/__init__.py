@@ -24,6 +24,7 @@ from .registry import PRUNERS as PRUNERS
 from . import random  # noqa: F401
 from . import magnitude  # noqa: F401
 from . import taylor  # noqa: F401
+from . import taylor_parts  # noqa: F401
 from . import smoothgrad  # noqa: F401
 from . import moreau  # noqa: F401
 from . import moreau_release  # noqa: F401

@@ -219,7 +219,6 @@ NAMING = {  # rules about names, whose registries import torch
     "methods": Some[Method],
     "updated": Distinct[Method],
     "pipelines": Some[Pipeline],
-    **dict.fromkeys(("rival", "best"), Pipeline),
     "recovered": Distinct[Pipeline],
     "change": Change,
     "sparsities": Some[Sparsity],

@@ -123,6 +123,27 @@ def test_model_with_a_nan_weight(name, model, units):
         score(name, model, units)
 
 
+def test_taylor_by_parts_is_the_mean_over_the_rows(model, units):
+    """10 rows in parts of 4, 4 and 2, which weigh by their rows, however they come in batches."""
+    rows = tiny_tokens(samples=10)
+    each = [score("taylor", model, units, [part]).values for part in rows.split(4)]
+    for batches in ([rows], list(rows.split(5))):
+        found = score("taylor-parts", model, units, batches, rows=4)
+        for key, values in found.values.items():
+            wanted = 0.4 * each[0][key] + 0.4 * each[1][key] + 0.2 * each[2][key]
+            torch.testing.assert_close(values, wanted)
+        assert found.meta["gradients"] == 3
+        assert found.meta["loss"] == pytest.approx(score("taylor", model, units, [rows]).meta["loss"])
+
+
+def test_taylor_in_one_part_is_taylor(model, units):
+    rows = tiny_tokens(samples=3)
+    whole, parts = score("taylor", model, units, [rows]), score("taylor-parts", model, units, [rows], rows=3)
+    assert equal(whole, parts)
+    with pytest.raises(StudyError, match="rows of pruner 'taylor-parts' must be a whole number of at least 1, not 0"):
+        score("taylor-parts", model, units, [rows], rows=0)
+
+
 # ---- the registry
 
 

@@ -45,8 +45,8 @@ def test_results_come_from_a_clean_tree_on_a_cpu(name):
 
 
 def test_bounds_of_the_profile_hold():
-    assert sum(spec.minutes for spec in PROFILE.runs) <= 60
-    assert sum(result["provenance"]["wall_seconds"] for result in RESULTS.values()) <= 60 * 60
+    assert sum(spec.minutes for spec in PROFILE.runs) <= 75
+    assert sum(result["provenance"]["wall_seconds"] for result in RESULTS.values()) <= 75 * 60
     assert all(result["provenance"]["peak_memory_gb"] < 6 for result in RESULTS.values())
     assert all(len(result["seeds"]) >= 3 for result in RESULTS.values() if result["seeds"])
 

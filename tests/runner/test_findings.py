@@ -172,7 +172,7 @@ def test_the_abstract_of_the_study_has_at_most_120_words_however_it_comes_out():
         outcome = [Judged(one, word, rows[one.difference], 0.5, 0.5, 0.01) for one, word in outcome]
         found = Findings(declared, "full", tuple(outcome))
         assert 40 < len(found.abstract.split()) <= 120
-        assert len(re.findall(r"^\* ", found.markdown(), flags=re.MULTILINE)) == 3
+        assert len(re.findall(r"^\* ", found.markdown(), flags=re.MULTILINE)) == 4
         for one in found.judged:
             assert "{" not in one.sentence
 
