@@ -70,7 +70,7 @@ class Evolution:
 EVOLUTION = Evolution()
 
 
-@PRUNERS.register("evolution", look=Look("evolution", BLACK, "4"), settings=EVOLUTION)
+@PRUNERS.register("evolution", look=Look("evolution", BLACK, "*"), settings=EVOLUTION)
 def evolution(
     model: nn.Module,
     batches: Sequence[torch.Tensor],

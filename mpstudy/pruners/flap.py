@@ -32,7 +32,7 @@ METRICS: dict[str, Callable[[torch.Tensor, Moments], torch.Tensor]] = {  # (rows
 }
 
 
-@PRUNERS.register("flap", look=Look("flap", BRICK, "1"))
+@PRUNERS.register("flap", look=Look("flap", BRICK, "H"))
 def flap(
     model: nn.Module, batches: Sequence[torch.Tensor], units: Units, *, seed: int = 0, metric: str = "WIFV"
 ) -> Scores:

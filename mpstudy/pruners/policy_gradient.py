@@ -63,7 +63,7 @@ class Policy:
 POLICY = Policy()
 
 
-@PRUNERS.register("policy-gradient", look=Look("policy-gradient", PURPLE, "3"), settings=POLICY)
+@PRUNERS.register("policy-gradient", look=Look("policy-gradient", PURPLE, "8"), settings=POLICY)
 def policy_gradient(
     model: nn.Module,
     batches: Sequence[torch.Tensor],

@@ -25,7 +25,7 @@ from .activations import Moments, check_units, column_weight, moments_while
 from .registry import PRUNERS
 
 
-@PRUNERS.register("wanda-sp", look=Look("wanda-sp", STEEL, "+"))
+@PRUNERS.register("wanda-sp", look=Look("wanda-sp", STEEL, "d"))
 @torch.no_grad()
 def wanda_sp(
     model: nn.Module,
