@@ -172,7 +172,7 @@ def test_the_bundled_profiles_have_good_parameters():
 
 def test_the_full_profile_holds_enough_data_within_its_bounds():
     full = load_profile("full")
-    assert sum(run.minutes for run in full.runs) <= 360 and max(run.minutes for run in full.runs) <= 75
+    assert sum(run.minutes for run in full.runs) <= 720 and max(run.minutes for run in full.runs) <= 75  # a night
     by_name = {run.name: run.parameters for run in full.runs}
     judged = ("12_does_it_matter", "20_moreau_pruning", "30_lora_recovery", "11_calibration_tokens")
     assert all(by_name[name]["windows"] * (by_name[name]["window"] - 1) >= 20_000 for name in judged)
