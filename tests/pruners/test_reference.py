@@ -41,7 +41,8 @@ def test_scores_are_those_of_the_released_code(reference, scores, case):
     arrays, _, units = reference
     for unit_set in units:
         expected = arrays[f"scores/{case}/{unit_set.key}"]
-        tolerance = {"rtol": 1e-4, "atol": 0.0}
+        # A signed sum near zero rounds at the size of its terms, which only the mean score tells.
+        tolerance = {"rtol": 1e-4, "atol": 1e-5 * expected.mean().item()}
         if case in AMPLIFIED:
             tolerance = {"rtol": 0.0, "atol": 1e-2 * expected.mean().item()}
         torch.testing.assert_close(scores[case].values[unit_set.key], expected, **tolerance)
