@@ -6,7 +6,6 @@ Memory beside the model: the calibration samples at one layer, and the Gram matr
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from itertools import dropwhile
 from pathlib import Path
 
@@ -14,13 +13,14 @@ import torch
 from torch import nn
 
 from ..errors import StudyError, check_choice
-from ..store import tensorfile
-from ..store.digests import tokens_digest, weights_digest
-from ..store.files import replacing
+from ..store.digests import tokens_digest
 from ..structure import families
 from ..structure.units import parse_layers
+from ..structure.walk import Walk
 from . import METHODS, UPDATES
+from .finished import Finished, linears_of
 from .finite import check_finite
+from .grams import gram_matrices
 from .masks import Target
 from .refit import reconstruction_error
 
@@ -66,31 +66,31 @@ def prune_layers(
         raise StudyError(f"method {method!r} {need}; those that take scores do, and only they")
     chosen, rows = parse_layers(layers, len(families.layers(model))), []
     for layer in chosen:
-        for name, linear in _linears(model, layer).items():
+        for name, linear in linears_of(model, layer).items():
             target.check(linear.in_features, name)
             check_finite("weights", linear.weight, name, method)  # the last layer may be hours away
             if importance:
                 check_finite("scores", importance(f"{name}.weight"), name, method)
     settings = {"layers": layers, "method": method, "update": update, "target": str(target)}
     if state and importance:
-        scores = (importance(f"{name}.weight") for layer in chosen for name in _linears(model, layer))
+        scores = (importance(f"{name}.weight") for layer in chosen for name in linears_of(model, layer))
         settings["importance"] = tokens_digest(values.float() for values in scores)
-    store = _Store(state, model, batches, settings)
-    waiting = list(dropwhile(lambda layer: store.load(layer, model, rows), chosen))
+    finished = Finished(state, model, batches, settings)
+    waiting = list(dropwhile(lambda layer: finished.load(layer, model, rows), chosen))
     for row in rows:
         log(row)
-    inputs = _inputs_of(model, waiting, batches) if waiting else []
+    walk = Walk(model, range(waiting[0], waiting[-1] + 1), batches) if waiting else None
     for layer in waiting:
-        linears, new = _linears(model, layer), []
-        run = partial(_run, families.layers(model)[layer], layer)
-        for name, gram in _grams(linears, run, inputs).items():
+        linears, new = linears_of(model, layer), []
+        for name, gram in gram_matrices(walk, layer, linears).items():
             score = importance(f"{name}.weight") if importance else None
             done = _prune(name, linears[name], gram, method, update, target, score)
             new.append({"layer": layer, "linear": name} | done)
             log(new[-1])
-        store.save(layer, linears, new)
+        finished.save(layer, linears, new)
         rows += new
-        inputs = [(run(hidden, options), options) for hidden, options in inputs]
+        if layer != waiting[-1]:
+            walk.advance(layer)
     return rows
 
 
@@ -121,92 +121,3 @@ def _prune(name: str, linear: nn.Linear, gram, method: str, update: str, target:
         "error": error,
         "seconds": time.perf_counter() - begin,
     }
-
-
-def _linears(model: nn.Module, layer: int) -> dict[str, nn.Linear]:
-    """The linear layers inside a layer by their full names."""
-    place = f"{families.family(model.config).layers}.{layer}"
-    modules = families.layers(model)[layer].named_modules()
-    return {f"{place}.{name}": module for name, module in modules if isinstance(module, nn.Linear)}
-
-
-def _grams(linears: dict[str, nn.Linear], run: Callable, inputs) -> dict[str, torch.Tensor]:
-    """``X^T X`` of the inputs of each linear layer over all batches, float32 (columns, columns)."""
-    grams = {
-        name: torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
-        for name, linear in linears.items()
-    }
-
-    def adder(name):
-        def add(module, arguments):
-            x = arguments[0].flatten(0, -2).float()
-            grams[name].addmm_(x.t(), x)
-
-        return add
-
-    hooks = [linear.register_forward_pre_hook(adder(name)) for name, linear in linears.items()]
-    try:
-        for hidden, options in inputs:
-            run(hidden, options)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return grams
-
-
-def _inputs_of(model: nn.Module, layers: list[int], batches) -> list[tuple[torch.Tensor, dict[int, dict]]]:
-    """Batch by batch the hidden states (samples, tokens, hidden) at the first of ``layers``, and what else each of them
-    is called with: masks of sliding windows are not the same in every layer.
-    """
-    found = []
-
-    def note(layer, module, arguments, options):
-        if layer == layers[0]:
-            found.append((arguments[0], {}))
-        found[-1][1][layer] = options
-
-    modules = families.layers(model)
-    hooks = [modules[layer].register_forward_pre_hook(partial(note, layer), with_kwargs=True) for layer in layers]
-    try:
-        for batch in batches:
-            model.base_model(input_ids=batch.to(model.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-def _run(module: nn.Module, layer: int, hidden: torch.Tensor, options: dict[int, dict]) -> torch.Tensor:
-    output = module(hidden, **options[layer])
-    return output[0] if isinstance(output, tuple) else output
-
-
-class _Store:
-    """The finished layers of a pruning in a folder; without one nothing is kept."""
-
-    def __init__(self, folder: str | Path | None, model: nn.Module, batches, settings: dict):
-        self.folder = Path(folder) if folder else None
-        if self.folder:
-            self.key = settings | {"model": weights_digest(model), "tokens": tokens_digest(batches)}
-
-    def _path(self, layer: int) -> Path:
-        return self.folder / f"layer-{layer}.safetensors"
-
-    def save(self, layer: int, linears: dict[str, nn.Linear], rows: list[dict]) -> None:
-        if self.folder:
-            weights = {name: linear.weight for name, linear in linears.items()}
-            with replacing(self._path(layer)) as partial:
-                tensorfile.save(partial, "sparse", weights, {"key": self.key, "rows": rows})
-
-    def load(self, layer: int, model: nn.Module, rows: list[dict]) -> bool:
-        """Whether the layer is finished; then its weights go into the model and its rows to ``rows``."""
-        if not self.folder or not self._path(layer).is_file():
-            return False
-        weights, meta = tensorfile.load(self._path(layer), "sparse")
-        if different := [name for name in self.key if meta["key"].get(name) != self.key[name]]:
-            raise StudyError(f"{self.folder} is of another pruning (other {different[0]}); choose another folder")
-        for name, linear in _linears(model, layer).items():
-            check_finite("kept weights", weights[name], name, self.key["method"])
-            linear.weight.copy_(weights[name])
-        rows += meta["rows"]
-        return True

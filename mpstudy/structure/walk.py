@@ -75,6 +75,26 @@ class Walk:
         finally:
             hook.remove()
 
+    @torch.no_grad()
+    def calls_of(self, layer: int, part: nn.Module) -> list[tuple[tuple, dict]]:
+        """The arguments and options with which a ``part`` of ``layer`` is called, batch by batch. The layer runs no
+        further than that.
+        """
+        calls: list[tuple[tuple, dict]] = []
+
+        def note(module: nn.Module, arguments: tuple, options: dict) -> None:
+            calls.append((arguments, options))
+            raise _Reached
+
+        hook = part.register_forward_pre_hook(note, with_kwargs=True)
+        try:
+            for hidden, options in zip(self._hidden, self._options):
+                with suppress(_Reached):
+                    self._layers[layer](hidden, **options[layer])
+        finally:
+            hook.remove()
+        return calls
+
 
 class _Reached(Exception):
     """The layer that was waited for has its inputs."""

@@ -12,7 +12,7 @@ import mpstudy
 from mpstudy import __main__
 from mpstudy.cli import sparsify
 from mpstudy.inputs import models
-from mpstudy.sparse import importance
+from mpstudy.sparse import barber, importance
 from mpstudy.structure.shares import unit_sizes
 from mpstudy.structure.units import prunable_units
 
@@ -78,6 +78,38 @@ def test_a_stopped_run_goes_on(home, monkeypatch, capsys):
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
+def test_rebuilt_masks_are_as_sparse_and_say_whether_the_error_fell(home, capsys):
+    command = SPARSIFY.replace("wanda", "magnitude")
+    assert run(command.replace("out sparse", "out plain")) == 0
+    capsys.readouterr()
+    assert run(f"{command} --rebuild matrix --swaps 0.5") == 0
+    written = capsys.readouterr()
+    assert "rebuilt by matrix: " in written.out and " swaps in 4 blocks; the error on the calibration" in written.out
+    assert [line.split(":")[0] for line in written.err.splitlines() if " swaps, error 0." in line] == [
+        f"layer {layer}, {block}" for layer in (1, 2) for block in ("attention", "mlp")
+    ]
+    for one, two in zip(projections("plain", 1), projections("sparse", 1)):
+        assert (two == 0).sum() == (one == 0).sum() and not torch.equal(one == 0, two == 0)
+    assert not (home / "sparse.state").exists()
+
+
+def test_a_stopped_rebuild_goes_on(home, monkeypatch):
+    command = f"{SPARSIFY.replace('wanda', 'magnitude')} --rebuild block"
+    assert run(command.replace("out sparse", "out whole")) == 0
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(barber, "swapped", stop)
+        assert run(command) == 130
+    pruned = {path.name: path.read_bytes() for path in (home / "sparse.state").glob("*.safetensors")}
+    assert len(pruned) == 2 and not (home / "sparse").exists()
+    assert run(command) == 0
+    whole, resumed = (AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("whole", "sparse"))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
 def test_the_time_left_is_estimated_without_what_an_earlier_run_pruned(monkeypatch, capsys):
     times = iter([0.0, 0.01, 0.02, 2.02, 6.02, 8.02])
     monkeypatch.setattr(sparsify, "time", SimpleNamespace(perf_counter=lambda: next(times)))
@@ -97,6 +129,10 @@ def test_the_time_left_is_estimated_without_what_an_earlier_run_pruned(monkeypat
         ("1-2", "1-9", "layers '1-9' are not inside this model's layers 0-3"),
         ("out sparse", "out model", "model exists; choose another folder"),
         ("wanda", "wanda --update obs", "unknown update 'obs'; known: "),
+        ("wanda", "wanda --rebuild head", "unknown scope 'head'; known: block, column, matrix, row"),
+        ("wanda", "wanda --rebuild row --swaps 2", "the share of swaps must be"),
+        ("wanda", "wanda --swaps 0.1", "--swaps is a share of the pairs of --rebuild, which is missing"),
+        ("0.5", "2:4 --rebuild block", "2:4 masks are rebuilt in their rows: the scope is row, not block"),
     ],
 )
 def test_bad_input_is_one_line(home, capsys, old, new, message):

@@ -86,7 +86,7 @@ def test_values_at_the_edge_pass(model, edge):
     ("change", "message"),
     [
         # unknown names
-        ({"methods": ["wanda", "masked"]}, "unknown method 'masked'; known: admm, admm-gradual, magnitude, moreau"),
+        ({"methods": ["wanda", "masked"]}, "unknown method 'masked'; known: admm, admm-gradual, joint-removal, m"),
         ({"updated": ["obs"]}, "unknown method 'obs'; known: "),
         ({"sparsities": [0.5, "4:2"]}, "a sparsity is a number in"),
         ({"shown": 1.0}, "a sparsity is a number in"),

@@ -410,7 +410,7 @@ def test_an_update_that_is_not_finite_is_named(update, monkeypatch):
 
 @pytest.mark.parametrize("method", ["sparsegpt", "admm", "admm-gradual"])
 def test_a_matrix_that_cannot_be_factorised_is_named(method, monkeypatch):
-    monkeypatch.setattr(sequential, "_grams", lambda linears, run, inputs: negative(linears))
+    monkeypatch.setattr(sequential, "gram_matrices", lambda walk, layer, linears: negative(linears))
     refused(rf"cannot be factorised in model.layers.0.self_attn.q_proj \(method {method}\)", tiny_llama(), method)
 
 
