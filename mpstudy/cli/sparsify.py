@@ -1,5 +1,6 @@
 """The commands ``sparsify`` and ``export``: single weights set to zero, and checkpoints for others."""
 
+import math
 import shutil
 import sys
 import time
@@ -7,9 +8,11 @@ from pathlib import Path
 
 from ..errors import StudyError
 from ..inputs.early import check_model
+from ..parameters import Part
 from ..runner.progress import duration
 from ..store.writable import check_new_folder
 from .inputs import (
+    Checked,
     add_calibration,
     add_command,
     add_dtype,
@@ -24,9 +27,9 @@ standard checkpoint. --sparsity is a share (0.6) or n:m (2:4, n weights stay of 
 sparsegpt, admm, admm-gradual or joint-removal, or taylor or moreau for masks by those scores; --update makes up for
 what is gone by ADMM or by exact least squares. --rebuild then swaps weights between the two sides of the masks, block
 after block (LLM-Barber): paired inside a block, a matrix, a row or a column, of the pairs with a gain the share
---swaps; by default that of the paper (0.1, 0.1, 0.01, 0.001). It says where a block's error on the calibration text
-did not fall. Finished layers are kept beside --out: a run that was stopped goes
-on.
+--swaps, rounded down; by default that of the paper (0.1, 0.1, 0.01, 0.001). All that stay then have their dense values,
+so that what sparsegpt, admm or joint-removal made of them is lost; it says where a block's error did not fall.
+Finished layers are kept beside --out: a run that was stopped goes on.
 
 examples:
   python -m mpstudy sparsify smollm2-135m-instruct --method sparsegpt --sparsity 0.6 --layers 0-29 --out sparse/
@@ -55,7 +58,8 @@ def _add_sparsify(commands) -> None:
     parser.add_argument("--update", default="none")
     parser.add_argument("--sparsity", required=True)
     parser.add_argument("--rebuild", metavar="SCOPE", help="block, matrix, row or column")
-    parser.add_argument("--swaps", type=float, metavar="SHARE", help="of the pairs with a gain, in [0, 1]")
+    about = "of the pairs with a gain, in [0, 1]"
+    parser.add_argument("--swaps", action=Checked, kind=Part, type=float, metavar="SHARE", help=about)
     parser.add_argument("--layers", required=True, help="inclusive range such as 4-25")
     add_calibration(parser, parser.add_mutually_exclusive_group())
     add_dtype(parser)
@@ -83,8 +87,7 @@ def _sparsify(options) -> None:
     from ..sparse.sequential import check_method, prune_layers
 
     target = Target.parse(options.sparsity)
-    if options.swaps is not None and options.rebuild is None:
-        raise StudyError("--swaps is a share of the pairs of --rebuild, which is missing")
+    _check_rebuild(options, target)
     by_scores = options.method in ELEMENTWISE
     method = "masked" if by_scores else options.method
     check_method(method, options.update)
@@ -97,7 +100,7 @@ def _sparsify(options) -> None:
     batch = read_calibration(options)
     stored = options.dtype or models.stored_dtype(options.model)
     model = models.load_model(options.model)
-    dense = _dense_weights(model, target, options) if options.rebuild else {}
+    dense = _dense_weights(model, options.layers) if options.rebuild else {}
     importance = None
     if by_scores:
         units = prunable_units(model, options.layers)
@@ -108,7 +111,7 @@ def _sparsify(options) -> None:
         importance=importance, update=options.update, log=_Progress(total), state=state,
     )  # fmt: skip
     if options.rebuild:
-        _rebuild(model, dense, batch, target, options, state / "rebuild")
+        _rebuild(model, dense, batch, target, options, state / f"{options.rebuild}-{options.swaps}")
     bos = not options.tokens and batch.shape[1] > options.length
     _save_sparse(models.in_dtype(model, stored), options, bos)
     shutil.rmtree(state)
@@ -119,23 +122,36 @@ def _sparsify(options) -> None:
     )
 
 
-def _dense_weights(model, target, options) -> dict:
-    """The weights of the linear layers to prune, by name; :class:`StudyError` for masks that cannot be rebuilt."""
-    from ..sparse.barber import check_rebuild
+def _check_rebuild(options, target) -> None:
+    """Refuse of --rebuild and --swaps what the config of the model tells."""
+    if options.rebuild is None:
+        if options.swaps is not None:
+            raise StudyError("--swaps is a share of the pairs of --rebuild, which is missing")
+        return
+    if options.update != "none":
+        raise StudyError(f"--rebuild gives all weights that stay their dense values: --update {options.update} is lost")
+    from ..inputs import models
+    from ..sparse.barber import SHARES, check_rebuild
+
+    check_rebuild(models.load_config(options.model), options.rebuild, target, options.swaps)
+    options.swaps = SHARES[options.rebuild] if options.swaps is None else options.swaps
+
+
+def _dense_weights(model, layers: str) -> dict:
+    """Copies, on the CPU, of the weights that are pruned, by the names of their linear layers."""
     from ..sparse.finished import linears_of
     from ..structure.units import parse_layers
 
-    check_rebuild(model.config, options.rebuild, target, options.swaps)
-    chosen = parse_layers(options.layers, model.config.num_hidden_layers)
+    chosen = parse_layers(layers, model.config.num_hidden_layers)
     linears = {name: linear for layer in chosen for name, linear in linears_of(model, layer).items()}
-    return {name: linear.weight.detach().clone() for name, linear in linears.items()}
+    return {name: linear.weight.detach().cpu().clone() for name, linear in linears.items()}
 
 
 def _rebuild(model, dense: dict, batch, target, options, state: Path) -> None:
     from ..sparse.barber import rebuild
 
     def show(row: dict) -> None:
-        fell = "" if row["after"] < row["before"] or not row["swaps"] else ", did not fall"
+        fell = "" if row["after"] < row["before"] else ", did not fall"
         text = f"error {row['before']:.4f}, then {row['after']:.4f}{fell}; {row['seconds']:.1f} s"
         print(f"layer {row['layer']}, {row['block']}: {row['swaps']:,} swaps, {text}", file=sys.stderr)
 
@@ -143,11 +159,16 @@ def _rebuild(model, dense: dict, batch, target, options, state: Path) -> None:
         model, dense, [batch], options.layers, options.rebuild, target,
         share=options.swaps, log=show, state=state,
     )  # fmt: skip
-    risen = sum(row["after"] >= row["before"] for row in rows if row["swaps"])
+    risen, swaps = sum(row["after"] >= row["before"] for row in rows), sum(row["swaps"] for row in rows)
+    fell = f"did not fall in {risen} of them" if risen else "fell in each"
     print(
-        f"rebuilt by {options.rebuild}: {sum(row['swaps'] for row in rows):,} swaps in {len(rows)} blocks; the error "
-        f"on the calibration text " + (f"did not fall in {risen} of them" if risen else "fell wherever there were some")
+        f"rebuilt by {options.rebuild}: {swaps:,} swaps in {len(rows)} blocks; the error on the calibration text {fell}"
     )
+    if not swaps:
+        pairs = (
+            f"of {math.ceil(1 / options.swaps)} pairs with a gain one would be" if options.swaps else "none should be"
+        )
+        print(f"  nothing was swapped: {pairs}; give a larger --swaps")
 
 
 def _save_sparse(model, options, bos: bool) -> None:

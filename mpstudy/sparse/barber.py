@@ -3,8 +3,8 @@
 In a layer the attention comes first, then the MLP, each fed with what the sparse model before it puts out. The loss of
 a sample is the mean squared difference of the sparse block's output and that of the dense weights on the same input; a
 weight scores ``|w| * sqrt(mean g^2)``, with w the dense weight and g the gradient of the loss at the dense weights.
-Weights that are gone and score high change places with weights that stay and score low (:mod:`.swaps`); those that
-return have their dense value, the others keep what they have.
+Weights that are gone and score high change places with weights that stay and score low (:mod:`.swaps`). All that stay
+then have their dense values, as in the paper's runs: what SparseGPT or another update had made of them is lost.
 """
 
 import time
@@ -19,7 +19,8 @@ from torch import nn
 from torch.func import functional_call
 
 from ..errors import StudyError, check_choice
-from ..parameters import Ratio, checked
+from ..parameters import Part, checked
+from ..store.digests import tokens_digest
 from ..structure import families
 from ..structure.units import parse_layers
 from ..structure.walk import Walk
@@ -46,10 +47,11 @@ def rebuild(
     state: str | Path | None = None,
 ) -> list[dict]:
     """Swap weights of the sparse ``model`` in place; every matrix, or row, column or block, stays as sparse as it is.
+    Memory beside the model and ``dense``: at one layer each sample's states, and inputs and outputs of a block.
 
     Parameters
     ----------
-    dense: the weights before pruning by the name of their linear layer, for all inside ``layers``.
+    dense: the weights before pruning by the name of their linear layer, for all inside ``layers``, on any device.
     batches: int64 (samples, tokens) each: calibration, one sample at a time.
     scope, share: the pool of weights that are paired, and the share of its pairs with a gain that is swapped; by
         default the published one of the scope. Under an n:m ``target`` the scope is ``row``.
@@ -60,13 +62,18 @@ def rebuild(
     A row for each block: ``layer``, ``block`` (attention or mlp), ``swaps`` (pairs), ``before`` and ``after`` (squared
     error of its output relative to the dense weights' on the calibration text), ``seconds``.
 
-    Raises :class:`StudyError` as :func:`check_rebuild`, and for a number that is not finite, whose place is named.
+    Raises :class:`StudyError` as :func:`check_rebuild`, for dense weights that are missing or do not fit, and for a
+    number that is not finite, whose place is named.
     """
     check_rebuild(model.config, scope, target, share)
     share = SHARES[scope] if share is None else share
     chosen, rows = parse_layers(layers, len(families.layers(model))), []
+    names = {name: linear for layer in chosen for name, linear in linears_of(model, layer).items()}
+    _check_dense(names, dense)
     samples = [sample[None] for batch in batches for sample in batch]
     settings = {"layers": layers, "method": "rebuild", "scope": scope, "share": share, "target": str(target)}
+    if state:
+        settings["dense"] = tokens_digest(dense[name].float() for name in names)
     finished = Finished(state, model, samples, settings)
     waiting = list(dropwhile(lambda layer: finished.load(layer, model, rows), chosen))
     for row in rows:
@@ -92,10 +99,18 @@ def check_rebuild(config: Any, scope: str, target: Target, share: float | None =
     check_choice("scope", scope, SCOPES)
     if target.of and scope != "row":
         raise StudyError(f"{target.keep}:{target.of} masks are rebuilt in their rows: the scope is row, not {scope}")
-    if share is not None and share != 1:
-        checked(Ratio, "the share of swaps", share)
+    if share is not None:
+        checked(Part, "the share of swaps", share)
     if not families.family(config).mlp:
         raise StudyError(f"models of {config.model_type} have no module that is an MLP: their masks cannot be rebuilt")
+
+
+def _check_dense(linears: Mapping[str, nn.Linear], dense: Mapping[str, torch.Tensor]) -> None:
+    """The last layer may be hours away."""
+    for name, linear in linears.items():
+        if name not in dense or dense[name].shape != linear.weight.shape:
+            raise StudyError(f"there is no dense weight of {name} of the shape {tuple(linear.weight.shape)}")
+        check_finite("dense weights", dense[name], name, "rebuild")
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,8 @@ def _blocks(model: Any, layer: int, dense: Mapping[str, torch.Tensor]) -> dict[s
         place = f"{family.layers}.{layer}.{name}"
         module = model.get_submodule(place)
         linears = {part: each for part, each in module.named_modules() if isinstance(each, nn.Linear)}
-        found[kind] = _Block(module, place, linears, {part: dense[f"{place}.{part}"] for part in linears})
+        weights = {part: dense[f"{place}.{part}"].detach().to(each.weight.device) for part, each in linears.items()}
+        found[kind] = _Block(module, place, linears, weights)
     return found
 
 
@@ -127,10 +143,10 @@ def _rebuilt(calls: list[Call], block: _Block, scope: str, share: float, target:
         check_finite("scores", score, f"{block.place}.{name}", "rebuild")
     keeps = [linear.weight != 0 for linear in block.linears.values()]
     new = swapped(scores, keeps, scope, share, target)
-    for (name, linear), old, now in zip(block.linears.items(), keeps, new):
-        returned = torch.where(old, linear.weight, block.dense[name].to(linear.weight))
-        linear.weight.copy_(torch.where(now, returned, 0))
-    found = (_output(block.module(*given, **options)) for given, options in calls)
+    for (name, linear), now in zip(block.linears.items(), new):
+        linear.weight.copy_(torch.where(now, block.dense[name], 0))
+    found = [_output(block.module(*given, **options)) for given, options in calls]
+    check_finite("outputs", torch.stack([output.abs().max() for output in found]), block.place, "rebuild")
     after = sum(_error(sparse, dense) for sparse, dense in zip(found, wanted))
     whole = sum(float(dense.double().square().sum()) for dense in wanted)
     row = {"swaps": sum(int((now & ~old).sum()) for old, now in zip(keeps, new))}
@@ -144,10 +160,10 @@ def _mean_squares(block: _Block, calls: list[Call]) -> tuple[dict[str, torch.Ten
     """
     means = {name: torch.zeros(weight.shape, device=weight.device) for name, weight in block.dense.items()}
     own = {name: _wide(value.detach()) for name, value in block.module.named_parameters()}
+    leaves = {f"{name}.weight": weight.float().clone().requires_grad_() for name, weight in block.dense.items()}
     error, wanted = 0.0, []
     for given, options in calls:
         sparse = _output(block.module(*given, **options)).float()
-        leaves = {f"{name}.weight": weight.float().requires_grad_() for name, weight in block.dense.items()}
         with torch.enable_grad():
             wide = _wide(given), {name: _wide(value) for name, value in options.items()}
             dense = _output(functional_call(block.module, own | leaves, *wide))

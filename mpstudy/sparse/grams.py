@@ -9,16 +9,17 @@ from ..structure.walk import Walk
 @torch.no_grad()
 def gram_matrices(walk: Walk, layer: int, linears: dict[str, nn.Linear]) -> dict[str, torch.Tensor]:
     """``X^T X`` of the inputs of the ``linears`` of a layer over all that ``walk`` holds, float32 (columns, columns),
-    by name. Linear layers that are given one and the same tensor have one matrix.
+    by name. Linear layers that are given one and the same tensor one after the other have one matrix.
     """
     grams: dict[str, torch.Tensor] = {}
-    given: list[tuple[torch.Tensor, str]] = []  # the inputs of this forward pass, and who was given them first
+    last: tuple[torch.Tensor | None, str] = (None, "")  # alone, since what is remembered stays in memory
 
     def note(name: str, linear: nn.Linear, states: torch.Tensor) -> None:
-        if known := next((other for tensor, other in given if tensor is states), None):
-            grams[name] = grams[known]
+        nonlocal last
+        if states is last[0]:
+            grams[name] = grams[last[1]]
             return
-        given.append((states, name))
+        last = (states, name)
         if name not in grams:
             grams[name] = torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
         x = states.flatten(0, -2).float()
@@ -30,7 +31,7 @@ def gram_matrices(walk: Walk, layer: int, linears: dict[str, nn.Linear]) -> dict
     hooks = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
     try:
         for _ in walk.outputs(layer):
-            given.clear()
+            last = (None, "")
     finally:
         for handle in hooks:
             handle.remove()

@@ -18,8 +18,8 @@ def swapped(
     """The masks after the first ``int(gains * share)`` pairs of every pool have changed sides.
 
     ``scores`` and ``keeps`` (bool, True stays): (rows, columns) each, of the matrices of a block, which is one pool
-    under the ``scope`` block; under the others a pool is a matrix, a row or a column. Under n:m the pairs are those of
-    a group of m, and the pool is a row, whose pairs come by falling gain: as many enter a group as leave it.
+    under the ``scope`` block; under the others a pool is a matrix, a row or a column. Under n:m the pools are rows,
+    whose pairs tell how many weights enter and which; in each group of m as many of its lowest then leave.
     """
     if target.of:
         return [_in_groups(score, keep, share, target.of) for score, keep in zip(scores, keeps)]
@@ -37,34 +37,30 @@ def swapped(
 
 def _in_pools(score: torch.Tensor, keep: torch.Tensor, share: float) -> torch.Tensor:
     """The mask (pools, weights) with pairs of each pool swapped."""
-    enter, leave, gains = _pairs(score, keep)
-    counts = ((gains > 0).sum(-1, keepdim=True).double() * share).floor()
-    chosen = torch.arange(score.shape[-1], device=score.device) < counts
-    pool = chosen.nonzero()[:, 0]
-    new = keep.clone()
-    new[pool, enter[chosen]], new[pool, leave[chosen]] = True, False
-    return new
+    enter, leave, counts = _pairs(score, keep, share)
+    return (keep & ~_marked(leave, counts)) | _marked(enter, counts)
 
 
 def _in_groups(score: torch.Tensor, keep: torch.Tensor, share: float, size: int) -> torch.Tensor:
-    """The same for the pairs inside groups of ``size`` neighbours, of which each row swaps the first by their gain."""
-    enter, leave, gains = _pairs(score.unflatten(1, (-1, size)), keep.unflatten(1, (-1, size)))
-    first = torch.arange(0, score.shape[1], size, device=score.device)[:, None]
-    order = gains.flatten(1).sort(dim=-1, descending=True, stable=True)
-    counts = ((order.values > 0).sum(-1, keepdim=True).double() * share).floor()
-    chosen = torch.arange(score.shape[1], device=score.device) < counts
-    row = chosen.nonzero()[:, 0]
-    new = keep.clone()
-    for side, stays in ((enter, True), (leave, False)):
-        places = (side + first).flatten(1).gather(1, order.indices)
-        new[row, places[chosen]] = stays
-    return new
+    """The same for rows (rows, columns) whose groups of ``size`` neighbours each keep their number."""
+    enter, _, counts = _pairs(score, keep, share)
+    entering = _marked(enter, counts).unflatten(1, (-1, size))
+    kept = keep.unflatten(1, (-1, size))
+    lowest = score.unflatten(1, (-1, size)).masked_fill(~kept, torch.inf).argsort(dim=-1, stable=True)
+    return ((kept & ~_marked(lowest, entering.sum(-1, keepdim=True))) | entering).flatten(1)
 
 
-def _pairs(score: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Along the last dimension the places of what may enter, of what may leave, and the gain of each pair; -inf where
-    one side has no more.
+def _marked(order: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """True at the first ``counts`` places of each ``order``, along the last dimension."""
+    first = torch.arange(order.shape[-1], device=order.device) < counts
+    return torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, first)
+
+
+def _pairs(score: torch.Tensor, keep: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each pool, along the last dimension: the places of what may enter and of what may leave, in the order of the
+    pairs, and how many pairs are swapped.
     """
     enter = score.masked_fill(keep, -torch.inf).sort(dim=-1, descending=True, stable=True)
     leave = score.masked_fill(~keep, torch.inf).sort(dim=-1, stable=True)
-    return enter.indices, leave.indices, enter.values - leave.values
+    gains = (enter.values > leave.values).sum(-1, keepdim=True)
+    return enter.indices, leave.indices, (gains.double() * share).floor()

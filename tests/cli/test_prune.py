@@ -12,7 +12,7 @@ import mpstudy
 from mpstudy import __main__
 from mpstudy.cli import sparsify
 from mpstudy.inputs import models
-from mpstudy.sparse import barber, importance
+from mpstudy.sparse import barber, importance, sequential
 from mpstudy.structure.shares import unit_sizes
 from mpstudy.structure.units import prunable_units
 
@@ -97,17 +97,31 @@ def test_a_stopped_rebuild_goes_on(home, monkeypatch):
     command = f"{SPARSIFY.replace('wanda', 'magnitude')} --rebuild block"
     assert run(command.replace("out sparse", "out whole")) == 0
 
+    swapped, calls = barber.swapped, []
+
     def stop(*arguments):
-        raise KeyboardInterrupt
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return swapped(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(barber, "swapped", stop)
         assert run(command) == 130
-    pruned = {path.name: path.read_bytes() for path in (home / "sparse.state").glob("*.safetensors")}
-    assert len(pruned) == 2 and not (home / "sparse").exists()
+    kept = sorted(path.relative_to(home).as_posix() for path in (home / "sparse.state").rglob("*.safetensors"))
+    places = ["sparse.state/block-0.1/layer-1.safetensors", "sparse.state/layer-1.safetensors"]
+    assert kept == [*places, "sparse.state/layer-2.safetensors"] and not (home / "sparse").exists()
+    monkeypatch.setattr(sequential, "_prune", None)  # nothing is pruned again
     assert run(command) == 0
     whole, resumed = (AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("whole", "sparse"))
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_a_rebuild_that_swaps_nothing_says_so(home, capsys):
+    assert run(f"{SPARSIFY} --rebuild column") == 0
+    assert (
+        "nothing was swapped: of 1000 pairs with a gain one would be; give a larger --swaps" in capsys.readouterr().out
+    )
 
 
 def test_the_time_left_is_estimated_without_what_an_earlier_run_pruned(monkeypatch, capsys):
@@ -130,7 +144,8 @@ def test_the_time_left_is_estimated_without_what_an_earlier_run_pruned(monkeypat
         ("out sparse", "out model", "model exists; choose another folder"),
         ("wanda", "wanda --update obs", "unknown update 'obs'; known: "),
         ("wanda", "wanda --rebuild head", "unknown scope 'head'; known: block, column, matrix, row"),
-        ("wanda", "wanda --rebuild row --swaps 2", "the share of swaps must be"),
+        ("wanda", "wanda --rebuild row --swaps 2", "--swaps must be a number in [0, 1], not 2.0"),
+        ("wanda", "wanda --update admm --rebuild row", "their dense values: --update admm is lost"),
         ("wanda", "wanda --swaps 0.1", "--swaps is a share of the pairs of --rebuild, which is missing"),
         ("0.5", "2:4 --rebuild block", "2:4 masks are rebuilt in their rows: the scope is row, not block"),
     ],

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -75,23 +76,23 @@ def test_pairs_by_ranks_are_those_of_brute_force(scope, share):
 
 
 def test_of_a_pattern_as_many_enter_a_group_as_leave_it():
+    """The pairs of a row tell which weights enter; of each group as many of the lowest leave, whatever their pair."""
     generator = torch.Generator().manual_seed(3)
     score, keep = torch.rand(5, 16, generator=generator), torch.zeros(5, 16, dtype=torch.bool)
     keep.unflatten(1, (-1, 4))[:, :, :2] = True
     (found,) = swaps.swapped([score], [keep], "row", 0.5, Target.parse("2:4"))
     assert (found.unflatten(1, (-1, 4)).sum(-1) == 2).all()
     for row in range(5):
-        gains = []
-        for group in range(4):
-            places = range(4 * group, 4 * group + 4)
-            gone = sorted((j for j in places if not keep[row, j]), key=lambda j: -float(score[row, j]))
-            stays = sorted((j for j in places if keep[row, j]), key=lambda j: float(score[row, j]))
-            gains += [(float(score[row, a] - score[row, b]), a, b) for a, b in zip(gone, stays)]
-        gains = sorted((gain for gain in gains if gain[0] > 0), reverse=True)
-        assert len(gains) > 1
-        expected = keep[row].clone()
-        for _, a, b in gains[: len(gains) // 2]:
-            expected[a], expected[b] = True, False
+        value = score[row].tolist()
+        gone = sorted((j for j in range(16) if not keep[row, j]), key=lambda j: -value[j])
+        stays = sorted((j for j in range(16) if keep[row, j]), key=lambda j: value[j])
+        gains = sum(value[a] > value[b] for a, b in zip(gone, stays))
+        assert gains > 1
+        entering, expected = gone[: int(gains * 0.5)], keep[row].clone()
+        for start in range(0, 16, 4):
+            coming = [j for j in entering if start <= j < start + 4]
+            leaving = [j for j in stays if start <= j < start + 4][: len(coming)]
+            expected[coming], expected[leaving] = True, False
         assert torch.equal(found[row], expected)
 
 
@@ -129,20 +130,19 @@ def scores_by_autograd(sparse, dense, layer, part):
     "method, scope, share",
     [("magnitude", "block", 0.1), ("wanda", "row", 0.5), ("sparsegpt", "matrix", 0.1), ("wanda", "column", 1.0)],
 )
-def test_a_layer_is_rebuilt_as_by_brute_force(method, scope, share):
-    """Attention first; the MLP then sees what the rebuilt attention puts out."""
+def test_layers_are_rebuilt_as_by_brute_force(method, scope, share):
+    """Attention first; the MLP then sees what the rebuilt attention puts out, and the next layer what both do."""
     model, dense = sparse_pair(method)
     expected = copy.deepcopy(model)
-    for part in ("self_attn", "mlp"):
-        scores = scores_by_autograd(expected, dense, 0, part)
-        linears = {name: expected.model.layers[0].get_submodule(f"{part}.{name}") for name in scores}
+    for layer, part in product((0, 1), ("self_attn", "mlp")):
+        scores = scores_by_autograd(expected, dense, layer, part)
+        linears = {name: expected.model.layers[layer].get_submodule(f"{part}.{name}") for name in scores}
         keeps = [linear.weight != 0 for linear in linears.values()]
         expected_keeps = by_hand(list(scores.values()), keeps, scope, share)
-        for (name, linear), old, new in zip(linears.items(), keeps, expected_keeps):
-            linear.weight.data[new & ~old] = dense[f"model.layers.0.{part}.{name}"][new & ~old]
-            linear.weight.data[~new] = 0
-    rows = rebuild(model, dense, [tiny_tokens()], "0", scope, HALF, share=share)
-    assert [row["block"] for row in rows] == ["attention", "mlp"] and all(row["swaps"] for row in rows)
+        for (name, linear), new in zip(linears.items(), expected_keeps):
+            linear.weight.data = torch.where(new, dense[f"model.layers.{layer}.{part}.{name}"], 0)
+    rows = rebuild(model, dense, [tiny_tokens()], "0-1", scope, HALF, share=share)
+    assert [row["block"] for row in rows] == 2 * ["attention", "mlp"] and all(row["swaps"] for row in rows)
     assert same_bits(model, bits(expected))
 
 
@@ -177,14 +177,20 @@ def test_the_sparsity_of_each_pool_stays(scope):
         assert all(torch.equal(counts[scope](mask), counts[scope](before[name])) for name, mask in zeros().items())
 
 
-def test_what_stays_keeps_its_weight_and_what_returns_has_the_dense_one():
+def test_all_that_stays_has_its_dense_weight():
+    """As in the paper's runs: what SparseGPT made of it is lost."""
     model, dense = sparse_pair("sparsegpt")
-    before = {name: model.get_submodule(name).weight.clone() for name in dense}
-    rebuild(model, dense, [tiny_tokens()], "0-1", "block", HALF, share=1)
-    for name, old in before.items():
+    rebuild(model, dense, [tiny_tokens()], "0-1", "block", HALF)
+    for name, weight in dense.items():
         new = model.get_submodule(name).weight
-        assert torch.equal(new[(old != 0) & (new != 0)], old[(old != 0) & (new != 0)])
-        assert torch.equal(new[(old == 0) & (new != 0)], dense[name][(old == 0) & (new != 0)])
+        assert torch.equal(new[new != 0], weight[new != 0])
+
+
+def test_the_given_weights_are_left_alone():
+    model, dense = sparse_pair()
+    before = {name: weight.clone() for name, weight in dense.items()}
+    rebuild(model, dense, [tiny_tokens()], "0-1", "block", HALF)
+    assert all(torch.equal(weight, dense[name]) and not dense[name].requires_grad for name, weight in before.items())
 
 
 def test_a_pattern_stays():
@@ -197,10 +203,11 @@ def test_a_pattern_stays():
 
 def test_the_default_shares_are_those_of_the_paper():
     one, dense = sparse_pair()
-    two = copy.deepcopy(one)
-    rebuild(one, dense, [tiny_tokens()], "0-1", "row", HALF)
-    rebuild(two, dense, [tiny_tokens()], "0-1", "row", HALF, share=0.01)
-    assert same_bits(one, bits(two))
+    two, three = copy.deepcopy(one), copy.deepcopy(one)
+    rebuild(one, dense, [tiny_tokens()], "0-1", "matrix", HALF)
+    rebuild(two, dense, [tiny_tokens()], "0-1", "matrix", HALF, share=0.1)
+    rebuild(three, dense, [tiny_tokens()], "0-1", "matrix", HALF, share=0.2)
+    assert same_bits(one, bits(two)) and not same_bits(one, bits(three))
     assert barber.SHARES == {"block": 0.1, "matrix": 0.1, "row": 0.01, "column": 0.001}
 
 
@@ -231,6 +238,9 @@ def test_a_stopped_rebuild_goes_on_and_ends_the_same(tmp_path):
     other, _ = sparse_pair()
     with pytest.raises(StudyError, match="is of another pruning .other scope"):
         rebuild(other, dense, [tiny_tokens()], "0-1", "row", HALF, state=tmp_path)
+    dense["model.layers.1.mlp.up_proj"] = dense["model.layers.1.mlp.up_proj"] + 1
+    with pytest.raises(StudyError, match="is of another pruning .other dense"):
+        rebuild(other, dense, [tiny_tokens()], "0-1", "block", HALF, state=tmp_path)
 
 
 def test_what_cannot_be_rebuilt_is_refused():
@@ -239,22 +249,37 @@ def test_what_cannot_be_rebuilt_is_refused():
         check_rebuild(config, "layer", HALF)
     with pytest.raises(StudyError, match="2:4 masks are rebuilt in their rows: the scope is row, not block"):
         check_rebuild(config, "block", Target.parse("2:4"))
-    with pytest.raises(StudyError, match="the share of swaps"):
+    check_rebuild(config, "row", HALF, 1.0)
+    with pytest.raises(StudyError, match=r"the share of swaps must be a number in \[0, 1\], not 1.5"):
         check_rebuild(config, "row", HALF, 1.5)
     with pytest.raises(StudyError, match="models of opt have no module that is an MLP"):
         check_rebuild(tiny_family("opt").config, "row", HALF)
 
 
-def test_scores_that_are_not_finite_are_named():
+def test_dense_weights_are_checked_before_anything_changes():
     model, dense = sparse_pair()
-    dense["model.layers.0.mlp.up_proj"][0, 0] = float("nan")
-    with pytest.raises(StudyError, match=r"the scores are not finite in model.layers.0.mlp.\S+ \(method rebuild\)"):
+    before = bits(model)
+    bad = dense["model.layers.1.mlp.up_proj"].clone()
+    bad[0, 0] = float("nan")
+    with pytest.raises(
+        StudyError, match=r"the dense weights are not finite in model.layers.1.mlp.up_proj \(method reb"
+    ):
+        rebuild(model, dense | {"model.layers.1.mlp.up_proj": bad}, [tiny_tokens()], "0-1", "block", HALF)
+    del dense["model.layers.1.mlp.up_proj"]
+    with pytest.raises(StudyError, match=r"there is no dense weight of model.layers.1.mlp.up_proj of the shape"):
         rebuild(model, dense, [tiny_tokens()], "0-1", "block", HALF)
+    assert same_bits(model, before)
 
 
 def test_half_precision_is_scored_in_single():
+    """A float32 model of the same weights is rebuilt alike, but for the rounding of what the layers put out."""
     model = tiny_llama().bfloat16()
     dense = dense_of(model)
     prune_layers(model, [tiny_tokens()], "0-1", "magnitude", HALF)
-    rows = rebuild(model, dense, [tiny_tokens()], "0-1", "block", HALF)
-    assert model.dtype == torch.bfloat16 and all(row["swaps"] for row in rows)
+    single = copy.deepcopy(model).float()
+    rebuild(model, dense, [tiny_tokens()], "0-1", "block", HALF)
+    rebuild(single, {name: weight.float() for name, weight in dense.items()}, [tiny_tokens()], "0-1", "block", HALF)
+    assert model.dtype == torch.bfloat16
+    name = "model.layers.0.self_attn.v_proj"
+    same = (model.get_submodule(name).weight == 0) == (single.get_submodule(name).weight == 0)
+    assert same.float().mean() > 0.97

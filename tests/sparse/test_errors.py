@@ -9,6 +9,7 @@ import torch
 from helpers.families import tiny_family
 from helpers.models import tiny_llama, tiny_tokens
 
+from mpstudy.errors import StudyError
 from mpstudy.sparse import METHODS, joint, refit
 from mpstudy.sparse.errors import reconstruction_errors
 from mpstudy.sparse.finished import linears_of
@@ -105,5 +106,6 @@ def test_an_error_on_other_text_by_hand():
     assert reconstruction_error(sparse, dense[name], x.t() @ x) == pytest.approx(float(lost), rel=1e-4)
 
 
-def test_joint_removal_is_a_method():
-    assert METHODS["joint-removal"].needs_data and METHODS["joint-removal"].look
+def test_a_pattern_of_too_many_subsets_is_refused():
+    with pytest.raises(StudyError, match="16:32 has 601,080,390 subsets a group; joint-removal takes up to 20,000"):
+        METHODS["joint-removal"].function(torch.ones(2, 32), torch.eye(32), Target.parse("16:32"), None)

@@ -408,7 +408,7 @@ def test_an_update_that_is_not_finite_is_named(update, monkeypatch):
     refused(named, tiny_llama(), "wanda", update=update)
 
 
-@pytest.mark.parametrize("method", ["sparsegpt", "admm", "admm-gradual"])
+@pytest.mark.parametrize("method", ["sparsegpt", "admm", "admm-gradual", "joint-removal"])
 def test_a_matrix_that_cannot_be_factorised_is_named(method, monkeypatch):
     monkeypatch.setattr(sequential, "gram_matrices", lambda walk, layer, linears: negative(linears))
     refused(rf"cannot be factorised in model.layers.0.self_attn.q_proj \(method {method}\)", tiny_llama(), method)
