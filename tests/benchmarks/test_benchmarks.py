@@ -71,7 +71,7 @@ def test_recoverys_estimate_prints_the_numbers_it_returns(capsys):
 def test_unstructured_methods_stand_beside_each_other(monkeypatch, capsys):
     monkeypatch.setattr(sparse, "SIZE", 24)
     monkeypatch.setattr(sparse, "TOKENS", 100)
-    rows = sparse.main()
+    rows = sparse.linear()
     lines = [line.rsplit(maxsplit=4) for line in capsys.readouterr().out.splitlines()[3:]]
     assert {line[0] for line in lines} == {*METHODS, "wanda + admm", "wanda + exact"} - {"masked"}
     factorisations = {line[0]: int(line[3]) for line in lines}
@@ -81,6 +81,16 @@ def test_unstructured_methods_stand_beside_each_other(monkeypatch, capsys):
     assert factorisations == expected | by_row
     errors = {line[0]: float(line[4]) for line in lines}
     assert errors["wanda + exact"] <= errors["wanda + admm"] < errors["wanda"]
+
+
+def test_whole_layers_take_their_gram_matrices_and_the_method(monkeypatch, capsys):
+    monkeypatch.setattr(sparse, "MODEL", SMALL)
+    monkeypatch.setattr(sparse, "linear", dict)
+    monkeypatch.setattr(sparse, "TEXTS", [(2, 16)])
+    rows = sparse.main()["layers"]["2 x 16"]
+    lines = [line.rsplit(maxsplit=2) for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [line[0] for line in lines] == list(rows) == [sparse.GRAMS, *(name for name in METHODS if name != "masked")]
+    assert rows["wanda"]["ratio"] == 1.0 and all(row["seconds"] > 0 for row in rows.values())
 
 
 def test_the_numbers_are_written_beside_the_machine(monkeypatch, tmp_path, capsys):
